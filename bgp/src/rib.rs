@@ -1,0 +1,1 @@
+//! Routing information bases (RFC 4271 §3.2); pure.

@@ -1,0 +1,265 @@
+//! The speaker: one task that owns every session and the RIB.
+//!
+//! Level-triggered from outside: [`Speaker::set_peers`] and [`Speaker::announce`] take the whole wanted set,
+//! [`Speaker::routes`] and [`Speaker::status`] give whole values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use crate::wire::Attributes;
+use crate::{Asn, Family, RouterId};
+
+/// Identity of this speaker and what holds for all its sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpeakerConfig {
+    /// Our AS.
+    pub asn: Asn,
+    /// Our identifier.
+    pub router_id: RouterId,
+    /// Addresses to listen on. An address that can't be bound is a condition in the status and tried again, not an error.
+    pub listen: Vec<SocketAddr>,
+    /// Proposed hold time; 0 or 3 s to 65535 s.
+    pub hold_time: Duration,
+    /// Graceful restart: how long peers keep our routes after we are gone (RFC 4724), 0 to 4095 s; 0 turns it off.
+    pub restart_time: Duration,
+    /// We come back from a restart with our forwarding state kept: R and F bits are set until the restart time has passed.
+    pub restarting: bool,
+}
+
+/// Name of a peer: the node's name, or the configured name of an outside speaker.
+pub type PeerName = String;
+
+/// A peer as wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Address to connect to, and the only one accepted from.
+    pub address: IpAddr,
+    /// Port to connect to.
+    pub port: u16,
+    /// Address to connect from; `None` lets the kernel choose.
+    pub local_address: Option<IpAddr>,
+    /// The peer's AS; equal to ours makes the session internal.
+    pub asn: Asn,
+    /// The peer must present this identifier, where it is known.
+    pub router_id: Option<RouterId>,
+    /// Who opens the connection. Both sides always keep collision handling (RFC 4271 §6.8).
+    pub role: Role,
+    /// Families to negotiate.
+    pub families: BTreeSet<Family>,
+    /// Next hop that we announce, by family. A family without one is not announced.
+    pub next_hops: BTreeMap<Family, IpAddr>,
+    /// What is accepted from it; the rest is refused and counted.
+    pub import: ImportFilter,
+    /// Which of our announcements go to it: all, or those within these prefixes.
+    pub export: Export,
+    /// More prefixes than this (accepted or not) end the session with Cease/1 (RFC 4486).
+    pub max_prefixes: usize,
+}
+
+/// Who opens the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// We connect; an incoming connection is accepted all the same.
+    Dial,
+    /// We wait.
+    Accept,
+}
+
+/// What is accepted from a peer: nothing but what a rule permits (RFC 8212).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImportFilter {
+    /// Any rule that matches accepts.
+    pub rules: Vec<ImportRule>,
+}
+
+/// Accepts prefixes within `prefix` whose length lies in `lengths`, with a next hop among `next_hops`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportRule {
+    /// Covering prefix.
+    pub prefix: IpNet,
+    /// Prefix lengths permitted, both ends included; `(24, 24)` with a /24 is exactly that block.
+    pub lengths: (u8, u8),
+    /// Next hops permitted; `None`: only the peer's own address (of IPv6 also its link-local one).
+    pub next_hops: Option<BTreeSet<IpAddr>>,
+}
+
+/// Which of our prefixes a peer gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Export {
+    /// All that [`Speaker::announce`] was given.
+    All,
+    /// Those equal to or within one of these.
+    Within(Vec<IpNet>),
+}
+
+/// Accepted routes of all peers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Routes {
+    /// By prefix; the paths of a prefix are sorted by the decision process (RFC 4271 §9.1.2), best first.
+    pub routes: BTreeMap<IpNet, Vec<LearnedRoute>>,
+}
+
+/// One accepted path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LearnedRoute {
+    /// Who told us.
+    pub peer: PeerName,
+    /// Global next hop.
+    pub next_hop: IpAddr,
+    /// Attributes.
+    pub attributes: Arc<Attributes>,
+    /// Kept over a restart of the peer (RFC 4724 §4.2).
+    pub stale: bool,
+}
+
+/// What a session is like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Address of the peer.
+    pub address: IpAddr,
+    /// Its AS.
+    pub asn: Asn,
+    /// State of the session.
+    pub state: SessionState,
+    /// Families negotiated (empty unless established).
+    pub families: BTreeSet<Family>,
+    /// Negotiated hold time (zero unless established).
+    pub hold_time: Duration,
+    /// Families whose End-of-RIB has come (RFC 4724 §2).
+    pub end_of_rib: BTreeSet<Family>,
+    /// The peer is away and its routes are kept (helper role of RFC 4724).
+    pub restarting: bool,
+    /// How long the session has been in its state.
+    pub since: Duration,
+    /// Times that the session was established.
+    pub established_count: u64,
+    /// Why the session went down last, for people: `hold timer expired`, `NOTIFICATION 6/2 received: ...`.
+    pub last_error: Option<String>,
+    /// Accepted prefixes by family.
+    pub accepted: BTreeMap<Family, usize>,
+    /// Prefixes in refusal, by reason: current number.
+    pub refused: BTreeMap<Refusal, usize>,
+    /// Up to 100 of the refused prefixes with reason.
+    pub refused_prefixes: Vec<(IpNet, Refusal)>,
+    /// Prefixes that we announce to it, by family.
+    pub announced: BTreeMap<Family, usize>,
+    /// Messages received and sent since the peer was configured.
+    pub messages: MessageCounters,
+    /// Malformed attributes by outcome since the peer was configured (RFC 7606).
+    pub attribute_errors: u64,
+}
+
+/// Message counters of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MessageCounters {
+    /// UPDATE messages received.
+    pub updates_received: u64,
+    /// UPDATE messages sent.
+    pub updates_sent: u64,
+    /// All messages received.
+    pub received: u64,
+    /// All messages sent.
+    pub sent: u64,
+}
+
+/// RFC 4271 §8.2.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionState {
+    /// Not trying.
+    Idle,
+    /// Connecting.
+    Connect,
+    /// Waiting for a connection or for the next try.
+    Active,
+    /// OPEN sent.
+    OpenSent,
+    /// OPEN received.
+    OpenConfirm,
+    /// Up.
+    Established,
+}
+
+/// Why a prefix is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// No import rule covers the prefix.
+    NotPermitted,
+    /// A rule covers the prefix but not its next hop.
+    NextHop,
+    /// Our AS is in AS_PATH, or our identifier in ORIGINATOR_ID.
+    Loop,
+    /// We announce this very prefix ourselves.
+    OwnPrefix,
+}
+
+/// Everything about the sessions at one instant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SpeakerStatus {
+    /// By peer.
+    pub peers: BTreeMap<PeerName, PeerStatus>,
+    /// Addresses that can't be listened on, with the system's error text; empty when all is well.
+    pub listen_errors: BTreeMap<SocketAddr, String>,
+    /// Connections refused because no peer has that source address.
+    pub unknown_connections: u64,
+}
+
+/// How to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Close the connections without a word: peers with graceful restart keep our routes.
+    Silent,
+    /// Send Cease with this subcode (RFC 4486): 2 administrative shutdown, 3 peer de-configured, 6 other configuration change.
+    Cease(u8),
+}
+
+/// Handle of a running speaker. Dropping it ends the speaker silently.
+#[derive(Debug)]
+pub struct Speaker {
+    routes: watch::Receiver<Arc<Routes>>,
+    status: watch::Receiver<Arc<SpeakerStatus>>,
+}
+
+impl Speaker {
+    /// Starts the speaker's task on the current runtime.
+    #[must_use]
+    pub fn start(config: SpeakerConfig) -> Self {
+        let _ = config;
+        let (_, routes) = watch::channel(Arc::default());
+        let (_, status) = watch::channel(Arc::default());
+        Self { routes, status }
+    }
+
+    /// The whole wanted set of peers. A peer that is new is started, one that is gone is closed with Cease/3, one
+    /// whose session parameters changed is restarted with Cease/6; a changed filter takes effect in place.
+    pub fn set_peers(&self, peers: BTreeMap<PeerName, Peer>) {
+        let _ = peers;
+    }
+
+    /// The whole set of prefixes to announce.
+    pub fn announce(&self, prefixes: BTreeSet<IpNet>) {
+        let _ = prefixes;
+    }
+
+    /// Accepted routes; changes at most once per batch of received messages.
+    #[must_use]
+    pub fn routes(&self) -> watch::Receiver<Arc<Routes>> {
+        self.routes.clone()
+    }
+
+    /// Status; changes with every state change, counters at least every second.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Arc<SpeakerStatus>> {
+        self.status.clone()
+    }
+
+    /// Ends all sessions and the task.
+    pub async fn shutdown(self, how: Shutdown) {
+        let _ = how;
+        std::future::ready(()).await;
+    }
+}

@@ -1,0 +1,211 @@
+//! What the operator writes: one strict YAML file, the same for every node.
+//!
+//! [`ConfigFile::parse`] reads and validates all of it, every override included; [`ConfigFile::for_node`] gives
+//! the [`Config`] of one node: validated, with no `Option` for anything that has a default.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// The effective configuration of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The node itself.
+    pub node: Node,
+    /// Where records and claims live.
+    pub store: Store,
+    /// Pools that blocks are cut from, at least one, none overlapping.
+    pub pools: Vec<Pool>,
+    /// How many blocks, and when one is taken again.
+    pub blocks: Blocks,
+    /// Path policy.
+    pub paths: Paths,
+    /// BGP.
+    pub bgp: Bgp,
+    /// VXLAN.
+    pub vxlan: Vxlan,
+    /// Address of `/metrics`, `/livez`, `/readyz`.
+    pub http: SocketAddr,
+    /// Unix socket of the local API.
+    pub api_socket: PathBuf,
+    /// What a node keeps across restarts; a lock in it refuses a second agent.
+    pub state_dir: PathBuf,
+    /// Marks of ownership in the kernel.
+    pub kernel: Kernel,
+}
+
+/// `node:`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name; resolved: `auto` has become the name that [`ConfigFile::for_node`] was given.
+    pub name: String,
+    /// Where the underlay addresses come from.
+    pub underlay: Underlay,
+    /// Labels that rules match.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `node.underlay`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Underlay {
+    /// The default route's interface.
+    Auto,
+    /// The first fit address per family on these, in order.
+    Select(Vec<UnderlaySelector>),
+}
+
+/// An entry of `node.underlay`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnderlaySelector {
+    /// An interface by name.
+    Interface(String),
+    /// Any address within.
+    Cidr(IpNet),
+}
+
+/// `store:`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Store {
+    /// A directory.
+    File {
+        /// The directory.
+        path: PathBuf,
+        /// Accept a network filesystem and poll it.
+        allow_network_filesystem: bool,
+    },
+}
+
+/// An entry of `pools:`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Addresses, host bits zero.
+    pub cidr: IpNet,
+    /// Prefix length of its blocks.
+    pub block_prefix: u8,
+    /// Labels that a node must have to claim from it; empty: every node.
+    pub nodes: BTreeMap<String, String>,
+    /// No new claims.
+    pub disabled: bool,
+}
+
+/// `blocks:`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocks {
+    /// Blocks per node and family, at least 1.
+    pub per_node: u16,
+    /// How long a vanished block is left alone.
+    pub reuse_after: Duration,
+}
+
+/// `paths:`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// For pairs in one subnet.
+    pub same_subnet: PathUse,
+    /// For the others.
+    pub cross_subnet: PathUse,
+    /// Where the native path does not work: `Vxlan` or `None`.
+    pub fallback: PathUse,
+    /// First match wins.
+    pub rules: Vec<PathRule>,
+}
+
+/// What a policy can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathUse {
+    /// Native, learned over BGP.
+    Bgp,
+    /// Native, from the store.
+    Direct,
+    /// VXLAN.
+    Vxlan,
+    /// No path.
+    None,
+}
+
+/// An entry of `paths.rules`: matches a pair if one end matches one selector and the other end the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathRule {
+    /// The two selectors, unordered.
+    pub between: [NodeSelector; 2],
+    /// What such pairs use.
+    pub use_: PathUse,
+}
+
+/// Selects nodes; what is given must all hold. Empty selects every node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeSelector {
+    /// Labels that the node has.
+    pub labels: BTreeMap<String, String>,
+    /// The node's underlay address of either family lies within.
+    pub cidr: Option<IpNet>,
+}
+
+/// `bgp:`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bgp {
+    /// AS of this node, 1 to 4294967294, not 23456.
+    pub asn: u32,
+    /// TCP port, ours and the other nodes'.
+    pub port: u16,
+    /// Addresses to listen on; empty: the underlay addresses.
+    pub listen: Vec<IpAddr>,
+    /// Proposed hold time: 0 or 3 s and more.
+    pub hold_time: Duration,
+    /// Graceful restart time.
+    pub restart_time: Duration,
+    /// BGP identifier; `None`: the underlay's IPv4 address, else a hash of the name.
+    pub router_id: Option<Ipv4Addr>,
+    /// More prefixes than this from one peer end its session.
+    pub max_prefixes: u32,
+    /// Speakers outside of the cluster.
+    pub peers: Vec<BgpPeer>,
+}
+
+/// An entry of `bgp.peers`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BgpPeer {
+    /// Name, unique.
+    pub name: String,
+    /// Address, unique.
+    pub address: IpAddr,
+    /// Its AS.
+    pub asn: u32,
+    /// Its port.
+    pub port: u16,
+    /// Labels of the nodes that peer with it; empty: every node.
+    pub nodes: BTreeMap<String, String>,
+    /// Prefixes accepted from it, with everything more specific.
+    pub import: Vec<IpNet>,
+    /// Of our blocks, those within these; `None`: all of them.
+    pub export: Option<Vec<IpNet>>,
+}
+
+/// `vxlan:`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vxlan {
+    /// Network identifier, 1 to 16777215.
+    pub vni: u32,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// `kernel:`, the marks of ownership.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// Route protocol number.
+    pub route_protocol: u8,
+    /// Metric of block routes.
+    pub route_metric: u32,
+    /// Table of the peers' underlay addresses for packets from pods.
+    pub table: u32,
+    /// Priority of the rules that lead there.
+    pub rule_priority: u32,
+    /// First of 2^28 nexthop ids.
+    pub nexthop_base: u32,
+    /// Device names begin with this: `pairway-vx4`, `pairway-vx6`.
+    pub device_prefix: String,
+}

@@ -1,0 +1,1 @@
+//! Many Pairway nodes on one machine.

@@ -1,0 +1,4 @@
+//! Pairway's node agent.
+
+pub mod node;
+pub mod store;

@@ -1,0 +1,3 @@
+//! The `pairway` binary.
+
+fn main() {}

@@ -1,0 +1,21 @@
+//! The Linux data plane of Pairway: *every* kernel object that the agent owns, as one value.
+//!
+//! [`State`] is the type of both the wanted and the observed state, keyed as the kernel keys it. [`diff()`]
+//! turns the two into an ordered list of [`Change`]s, and [`reconcile()`] observes, diffs and applies through
+//! the [`Dataplane`] trait, which `netlink::Kernel` implements for Linux and `fake::FakeKernel` for tests.
+//! This crate knows nothing of nodes, Kubernetes or BGP: it is told what the kernel should hold.
+
+mod diff;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+#[cfg(feature = "io")]
+pub mod netlink;
+mod reconcile;
+mod state;
+
+pub use diff::{Change, Conflict, Diff, diff};
+pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Report, reconcile};
+pub use state::{
+    Address, FdbKey, Gateway, InstalledRoute, Interface, InterfaceAddress, LinkName, LinkNameError, Mac, Marks, NeighborKey, Nexthop,
+    NexthopId, Observed, Route, RouteKey, RouteTarget, Rule, State, Vni, VxlanLink,
+};

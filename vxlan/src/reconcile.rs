@@ -1,0 +1,77 @@
+//! Observe, diff, apply.
+
+use std::io;
+
+use ipnet::IpNet;
+
+use crate::diff::{Change, Conflict, diff};
+use crate::state::{Observed, State};
+
+/// A kernel, real or fake. Calls block: the agent runs them on a thread of their own, because a single send
+/// can take a second where there are many routes.
+pub trait Dataplane: Send {
+    /// A complete look at the kernel. `watched` are prefixes (pools and blocks) for which routes of others matter.
+    ///
+    /// # Errors
+    /// The kernel refused a dump, or it was interrupted (`NLM_F_DUMP_INTR`) more often than we retry.
+    fn observe(&mut self, watched: &[IpNet]) -> Result<Observed, ObserveError>;
+
+    /// Applies changes in order, going on after a failure. One result per change, in the same order.
+    fn apply(&mut self, changes: &[Change]) -> Vec<Result<(), ApplyError>>;
+}
+
+/// A look at the kernel that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("can't read {what} from the kernel")]
+pub struct ObserveError {
+    /// Which dump.
+    pub what: &'static str,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+/// A change that the kernel refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} (errno {errno})")]
+pub struct ApplyError {
+    /// The kernel's error number, positive.
+    pub errno: i32,
+    /// The kernel's extended-ack text if it sent one, else the text of the error number.
+    pub message: String,
+}
+
+/// A change that failed, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The change.
+    pub change: Change,
+    /// The kernel's answer.
+    pub error: ApplyError,
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Report {
+    /// Changes that the kernel accepted, in order.
+    pub applied: Vec<Change>,
+    /// Changes that it refused.
+    pub failures: Vec<Failure>,
+    /// Foreign objects in our way.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// Applies what differs between `observed` and `wanted`.
+pub fn reconcile(dataplane: &mut dyn Dataplane, observed: &Observed, wanted: &State) -> Report {
+    let diff = diff(observed, wanted);
+    let results = dataplane.apply(&diff.changes);
+    let mut report = Report { conflicts: diff.conflicts, ..Report::default() };
+    for (change, result) in diff.changes.into_iter().zip(results) {
+        match result {
+            Ok(()) => report.applied.push(change),
+            Err(error) => report.failures.push(Failure { change, error }),
+        }
+    }
+    report
+}

@@ -1,0 +1,288 @@
+//! The values of the data plane: one type for wanted and observed state, keyed as the kernel keys it.
+//!
+//! Devices are named, not numbered: an interface index belongs to one boot of one kernel, a name is what
+//! the operator reads. The netlink layer translates.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+/// How objects of ours are recognised in the kernel. Nothing without its mark is ever changed or deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    /// `rtm_protocol` of our routes, rules, neighbours (`NDA_PROTOCOL`) and nexthop objects.
+    pub route_protocol: u8,
+    /// `ifalias` of our devices.
+    pub ifalias: String,
+    /// First id of our range of nexthop objects; the range has [`Marks::NEXTHOP_IDS`] ids.
+    pub nexthop_base: u32,
+}
+
+impl Marks {
+    /// Size of our range of nexthop ids.
+    pub const NEXTHOP_IDS: u32 = 1 << 28;
+
+    /// Whether a nexthop id lies in our range.
+    #[must_use]
+    pub fn owns_nexthop(&self, id: NexthopId) -> bool {
+        id.0.wrapping_sub(self.nexthop_base) < Self::NEXTHOP_IDS
+    }
+}
+
+/// A device name: 1 to 15 bytes, no `/`, no white space (`dev_valid_name` in the kernel).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkName(String);
+
+/// A name that the kernel would refuse for a device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a device name: 1 to 15 bytes without '/', ':' or white space")]
+pub struct LinkNameError(pub String);
+
+impl LinkName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LinkName {
+    type Err = LinkNameError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let legal = (1..=15).contains(&name.len())
+            && name != "."
+            && name != ".."
+            && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+        if legal { Ok(Self(name.to_owned())) } else { Err(LinkNameError(name.to_owned())) }
+    }
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A VXLAN network identifier, 24 bits (RFC 7348 §5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vni(pub u32);
+
+/// The id of a nexthop object; one space per network namespace, shared with everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NexthopId(pub u32);
+
+/// Everything that the agent owns in one kernel, or wants to own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Tunnel devices by name.
+    pub links: BTreeMap<LinkName, VxlanLink>,
+    /// Addresses on our devices.
+    pub addresses: BTreeSet<Address>,
+    /// Permanent neighbours on our devices: protocol address to Ethernet address.
+    pub neighbors: BTreeMap<NeighborKey, Mac>,
+    /// Forwarding database of our devices: inner Ethernet address to the remote underlay address (`NTF_SELF`, `NUD_PERMANENT`).
+    pub fdb: BTreeMap<FdbKey, IpAddr>,
+    /// Nexthop objects.
+    pub nexthops: BTreeMap<NexthopId, Nexthop>,
+    /// Routes, native and tunnelled.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// Policy rules.
+    pub rules: BTreeSet<Rule>,
+    /// `rp_filter` of devices, ours and the underlay's, by device: the value we want. Observed: the device's own value.
+    /// The only setting of a foreign device that is ever changed.
+    pub rp_filter: BTreeMap<LinkName, u8>,
+}
+
+/// A VXLAN device (RFC 7348; `drivers/net/vxlan`), `nolearning`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VxlanLink {
+    /// Network identifier; can't be changed on a living device.
+    pub vni: Vni,
+    /// UDP destination port; can't be changed on a living device.
+    pub port: u16,
+    /// Underlay address of this node; its family is the device's and can't be changed on a living device.
+    pub local: IpAddr,
+    /// Underlay device.
+    pub underlay: LinkName,
+    /// Ethernet address of this VTEP.
+    pub mac: Mac,
+    /// MTU in bytes of the inner IP packet.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+}
+
+impl VxlanLink {
+    /// Bytes that VXLAN adds to an inner IP packet over an underlay of this address's family:
+    /// inner Ethernet 14 + VXLAN 8 + UDP 8 + outer IP 20 or 40.
+    #[must_use]
+    pub fn overhead(underlay: IpAddr) -> u32 {
+        if underlay.is_ipv4() { 50 } else { 70 }
+    }
+}
+
+/// An address on a device of ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The device.
+    pub link: LinkName,
+    /// Address and prefix length; a tunnel address is a /32 or a /128 (set with `nodad`).
+    pub address: IpNet,
+}
+
+/// Key of a neighbour entry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NeighborKey {
+    /// The device.
+    pub link: LinkName,
+    /// Protocol address.
+    pub address: IpAddr,
+}
+
+/// Key of a forwarding database entry of a VXLAN device.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FdbKey {
+    /// The VXLAN device.
+    pub link: LinkName,
+    /// Inner destination Ethernet address.
+    pub mac: Mac,
+}
+
+/// A gateway and how the kernel should look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Gateway {
+    /// Address of the gateway.
+    pub address: IpAddr,
+    /// `RTNH_F_ONLINK`: take the gateway as a neighbour on the device, whatever the routes say.
+    pub onlink: bool,
+}
+
+/// A nexthop object (`ip nexthop`), one per peer and family: moving the peer is one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nexthop {
+    /// Family of the object, as of the routes that may use it. (A route of IPv4 may use an object with an IPv6 gateway.)
+    pub gateway: Gateway,
+    /// Device that packets leave by.
+    pub link: LinkName,
+}
+
+/// Key of a route: the kernel holds one route per table, prefix and metric (TOS is always 0 here).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteKey {
+    /// Routing table; 254 is `main`.
+    pub table: u32,
+    /// Destination, host bits zero.
+    pub prefix: IpNet,
+    /// `RTA_PRIORITY`; smaller is better.
+    pub metric: u32,
+}
+
+/// What a route says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where packets go.
+    pub target: RouteTarget,
+    /// Preferred source address (`RTA_PREFSRC`).
+    pub source: Option<IpAddr>,
+    /// `RTAX_MTU` in bytes, only where smaller than the device's.
+    pub mtu: Option<u32>,
+}
+
+/// Where a route sends packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// To a nexthop object.
+    Nexthop(NexthopId),
+    /// Nowhere, with an ICMP unreachable to the sender (`RTN_UNREACHABLE`).
+    Unreachable,
+}
+
+/// A policy rule: packets from a prefix look into a table of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// `FRA_PRIORITY`; smaller is looked at first.
+    pub priority: u32,
+    /// Source prefix; its family is the rule's.
+    pub from: IpNet,
+    /// Table to look into.
+    pub table: u32,
+}
+
+/// What one complete, uninterrupted look at the kernel found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// What carries our mark.
+    pub ours: State,
+    /// All interfaces of the namespace, ours included, by name.
+    pub interfaces: BTreeMap<LinkName, Interface>,
+    /// Routes of others (and the kernel's own) that cover or equal one of the `watched` prefixes: see [`crate::Dataplane::observe`].
+    pub foreign_routes: Vec<InstalledRoute>,
+    /// Nexthop ids in our range that carry somebody else's protocol.
+    pub foreign_nexthops: BTreeSet<NexthopId>,
+    /// Default routes, best first: device and gateway.
+    pub default_routes: Vec<InstalledRoute>,
+    /// `net.ipv4.conf.all.rp_filter`.
+    pub rp_filter_all: u8,
+}
+
+/// A route as the kernel holds it, with what an operator needs to find its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstalledRoute {
+    /// Its key.
+    pub key: RouteKey,
+    /// `rtm_protocol`.
+    pub protocol: u8,
+    /// Output device, if it has one.
+    pub link: Option<LinkName>,
+    /// Gateway, if it has one.
+    pub gateway: Option<IpAddr>,
+}
+
+/// An interface as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Interface index.
+    pub index: u32,
+    /// `IFLA_INFO_KIND`: `vxlan`, `veth`, `bridge`; empty for a physical device.
+    pub kind: String,
+    /// `ifalias`, empty if there is none.
+    pub alias: String,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// Carrier (`IFF_LOWER_UP`).
+    pub carrier: bool,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Ethernet address, if it is an Ethernet device.
+    pub mac: Option<Mac>,
+    /// VNI and UDP port, if it is a VXLAN device.
+    pub vxlan: Option<(Vni, u16)>,
+    /// Addresses.
+    pub addresses: Vec<InterfaceAddress>,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// Address and prefix length.
+    pub address: IpNet,
+    /// Secondary, temporary, deprecated, tentative or failed duplicate address detection: not to be used as underlay.
+    pub unfit: bool,
+    /// Link scope (`fe80::/10`, 169.254/16) or host scope.
+    pub local_scope: bool,
+}
