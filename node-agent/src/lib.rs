@@ -1,4 +1,5 @@
 //! Pairway's node agent.
 
 pub mod node;
+pub mod status;
 pub mod store;

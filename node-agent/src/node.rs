@@ -14,7 +14,9 @@ pub struct NodeName(String);
 
 /// A name that is not a DNS subdomain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a node name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253")]
+#[error(
+    "{0:?} is not a node name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit, at most 253"
+)]
 pub struct NodeNameError(pub String);
 
 impl NodeName {

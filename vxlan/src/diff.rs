@@ -1,7 +1,8 @@
 //! From observed and wanted state to an ordered list of changes; pure.
 
 use crate::state::{
-    Address, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, Rule, State, VxlanLink,
+    Address, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, Rule, State,
+    VxlanLink,
 };
 use std::net::IpAddr;
 

@@ -16,6 +16,7 @@ mod state;
 pub use diff::{Change, Conflict, Diff, diff};
 pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Report, reconcile};
 pub use state::{
-    Address, FdbKey, Gateway, InstalledRoute, Interface, InterfaceAddress, LinkName, LinkNameError, Mac, Marks, NeighborKey, Nexthop,
-    NexthopId, Observed, Route, RouteKey, RouteTarget, Rule, State, Vni, VxlanLink,
+    Address, FdbKey, Gateway, InstalledRoute, Interface, InterfaceAddress, LinkName, LinkNameError, Mac,
+    Marks, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget, Rule, State, Vni,
+    VxlanLink,
 };

@@ -1,0 +1,252 @@
+//! What the agent publishes: one value per pass, for the CLI, the API and the metrics.
+//!
+//! These types are a promise to programs (DESIGN: fields are only added). Times are RFC 3339, durations are
+//! numbers with the unit in the key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Everything published by one pass of the agent.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Published {
+    /// `pairway status`
+    pub status: Status,
+    /// `pairway pairs`: one entry per peer and family, sorted by peer, then family.
+    pub pairs: Vec<Pair>,
+    /// `pairway routes`: every route that we own or want, sorted by table and prefix.
+    pub routes: Vec<RouteEntry>,
+    /// `pairway bgp neighbors`, sorted by name.
+    pub neighbors: Vec<BgpNeighbor>,
+    /// Counters for `/metrics`.
+    pub counters: Counters,
+}
+
+/// `pairway status -o json`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Name of this node.
+    pub node: String,
+    /// Version of the agent.
+    pub version: String,
+    /// Blocks held, oldest first, CIDR strings.
+    pub blocks: Vec<String>,
+    /// This node's network is ready (a dead peer never makes it unready).
+    pub ready: bool,
+    /// Why it is not ready, as stable words; empty when ready.
+    pub not_ready_reasons: Vec<String>,
+    /// Conditions that an operator should know, sorted by type.
+    pub conditions: Vec<Condition>,
+    /// Revision of the snapshot that the last pass used; 0 before the first.
+    pub revision: u64,
+    /// Underlay addresses with prefix length, by family (`ipv4`, `ipv6`).
+    pub underlay: BTreeMap<String, String>,
+    /// Underlay interface.
+    pub underlay_interface: Option<String>,
+    /// Tunnel addresses by family.
+    pub tunnel_addresses: BTreeMap<String, String>,
+    /// Store in use and its state, for people.
+    pub store: String,
+    /// Number of pairs by path (`native`, `vxlan`, `none`).
+    pub pairs_by_path: BTreeMap<String, u64>,
+    /// Kernel objects that could not be programmed, for people.
+    pub failures: Vec<String>,
+    /// When the agent started.
+    pub started_at: Option<String>,
+}
+
+/// A condition.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// A stable word: `PoolExhausted`, `BlockLost`, `StoreUnavailable`, `BgpPortInUse`, `Conflict`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it is about, empty for the node itself: a peer, a block, a record.
+    pub subject: String,
+    /// A sentence with what to do.
+    pub message: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+}
+
+/// An entry of `pairway pairs -o json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pair {
+    /// This node.
+    pub local: String,
+    /// The other node.
+    pub peer: String,
+    /// `ipv4` or `ipv6`: family of the pod addresses.
+    pub family: String,
+    /// `native`, `vxlan`, `ipip` or `none`: the path in use.
+    pub path: String,
+    /// The path that policy alone predicts.
+    pub predicted: String,
+    /// Why `path`: a stable word.
+    pub reason: String,
+    /// The same as a sentence.
+    pub detail: String,
+    /// The peer's blocks of this family, CIDR strings.
+    pub blocks: Vec<String>,
+    /// Underlay addresses.
+    pub underlay: PairUnderlay,
+    /// Largest pod packet in bytes that the path carries.
+    pub mtu: u32,
+    /// The kernel holds everything that the path needs.
+    pub ready: bool,
+}
+
+/// Underlay addresses of a pair, without prefix length.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PairUnderlay {
+    /// Ours; empty if none serves the pair.
+    pub local: String,
+    /// The peer's; empty if none serves the pair.
+    pub peer: String,
+}
+
+/// An entry of `pairway routes -o json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteEntry {
+    /// Destination CIDR.
+    pub prefix: String,
+    /// Routing table.
+    pub table: u32,
+    /// `native`, `vxlan`, `unreachable`.
+    pub kind: String,
+    /// Node that holds the destination; empty for pool routes.
+    pub node: String,
+    /// Gateway; empty for unreachable.
+    pub via: String,
+    /// Device; empty for unreachable.
+    pub device: String,
+    /// `installed`, `missing` (wanted, not in the kernel), `stale` (in the kernel, to be removed).
+    pub state: String,
+}
+
+/// An entry of `pairway bgp neighbors -o json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpNeighbor {
+    /// Name of the node or of the configured speaker.
+    pub name: String,
+    /// `node` or `external`.
+    pub kind: String,
+    /// Address.
+    pub address: String,
+    /// AS.
+    pub asn: u32,
+    /// `idle`, `connect`, `active`, `opensent`, `openconfirm`, `established`.
+    pub state: String,
+    /// Seconds in that state.
+    pub since_seconds: u64,
+    /// Negotiated hold time; 0 unless established.
+    pub hold_time_seconds: u64,
+    /// Families negotiated.
+    pub families: Vec<String>,
+    /// The peer restarts and its routes are kept.
+    pub restarting: bool,
+    /// Prefixes accepted.
+    pub accepted: u64,
+    /// Prefixes announced to it.
+    pub announced: u64,
+    /// Prefixes refused, with the reason.
+    pub refused: Vec<RefusedPrefix>,
+    /// Number of prefixes refused, by reason.
+    pub refused_by_reason: BTreeMap<String, u64>,
+    /// Times established.
+    pub established_count: u64,
+    /// Why it went down last.
+    pub last_error: Option<String>,
+    /// Messages received and sent.
+    pub messages_received: u64,
+    /// Messages sent.
+    pub messages_sent: u64,
+}
+
+/// A refused prefix (invariant 10).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedPrefix {
+    /// The prefix.
+    pub prefix: String,
+    /// A stable word: `not-claimed`, `claimed-by-other`, `next-hop`, `loop`, `own-prefix`, `not-imported`.
+    pub reason: String,
+    /// A sentence.
+    pub detail: String,
+}
+
+/// Counters since the agent started.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Passes of the loop.
+    pub passes: u64,
+    /// Duration of the last pass in seconds.
+    pub last_pass_micros: u64,
+    /// Kernel changes applied, by kind of object (`route`, `fdb`, ...) and operation (`add`, `set`, `delete`).
+    pub changes: BTreeMap<(String, String), u64>,
+    /// Kernel changes refused by the kernel, by kind of object.
+    pub change_failures: BTreeMap<String, u64>,
+    /// Path flips by from, to and reason.
+    pub flips: BTreeMap<(String, String, String), u64>,
+    /// Kernel objects wanted, by kind.
+    pub objects_wanted: BTreeMap<String, u64>,
+    /// Foreign objects in our way.
+    pub conflicts: u64,
+}
+
+/// What the API may ask of the agent. Each is answered once.
+#[derive(Debug)]
+pub enum Command {
+    /// `pairway blocks claim [POOL]`: one more block per family, or from this pool. Answers with the blocks.
+    ClaimBlock {
+        /// CIDR of a configured pool.
+        pool: Option<String>,
+        /// Blocks claimed, or what is wrong.
+        answer: oneshot::Sender<Result<Vec<String>, CommandError>>,
+    },
+    /// `pairway node delete NAME`
+    DeleteNode {
+        /// The node.
+        name: String,
+        /// Even if its record is fresh.
+        force: bool,
+        /// Blocks released, or what is wrong.
+        answer: oneshot::Sender<Result<Vec<String>, CommandError>>,
+    },
+}
+
+/// A command that was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("{message}")]
+pub struct CommandError {
+    /// A stable word: `not-found`, `fresh`, `exhausted`, `store`.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// The agent as the surfaces see it.
+#[derive(Debug, Clone)]
+pub struct AgentHandle {
+    /// The last published value.
+    pub published: watch::Receiver<Arc<Published>>,
+    /// Where commands go.
+    pub commands: mpsc::Sender<Command>,
+}
+
+/// RFC 3339 with seconds, UTC.
+#[must_use]
+pub fn rfc3339(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
