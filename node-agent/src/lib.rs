@@ -1,5 +1,6 @@
 //! Pairway's node agent.
 
+pub mod liveness;
 pub mod node;
 pub mod status;
 pub mod store;

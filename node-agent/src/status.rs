@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -59,6 +60,9 @@ pub struct Status {
     /// When the agent started.
     pub started_at: Option<String>,
 }
+
+/// [`Condition::kind`] while the store does not answer; `/metrics` derives the store's health from it.
+pub const STORE_UNAVAILABLE: &str = "StoreUnavailable";
 
 /// A condition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -201,6 +205,40 @@ pub struct Counters {
     pub objects_wanted: BTreeMap<String, u64>,
     /// Foreign objects in our way.
     pub conflicts: u64,
+    /// How long passes took; filled by [`Counters::record_pass`].
+    pub pass_durations: PassDurations,
+}
+
+impl Counters {
+    /// Counts one pass of the loop.
+    pub fn record_pass(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.passes += 1;
+        self.last_pass_micros = micros;
+        self.pass_durations.record(micros);
+    }
+}
+
+/// Passes of the loop by duration: the buckets of a histogram, not cumulative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PassDurations {
+    /// Passes that took up to [`PassDurations::BOUNDS_MICROS`]; the last bucket has no bound.
+    pub buckets: [u64; Self::BOUNDS_MICROS.len() + 1],
+    /// Sum of all durations in microseconds.
+    pub sum_micros: u64,
+}
+
+impl PassDurations {
+    /// Upper bounds of the buckets: a pass without a change takes well under a millisecond, one that programs a
+    /// large cluster takes seconds.
+    pub const BOUNDS_MICROS: [u64; 10] =
+        [500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000];
+
+    fn record(&mut self, micros: u64) {
+        let bucket = Self::BOUNDS_MICROS.partition_point(|bound| *bound < micros);
+        self.buckets[bucket] += 1;
+        self.sum_micros = self.sum_micros.saturating_add(micros);
+    }
 }
 
 /// What the API may ask of the agent. Each is answered once.
@@ -249,4 +287,21 @@ pub struct AgentHandle {
 #[must_use]
 pub fn rfc3339(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_falls_into_the_bucket_whose_bound_it_does_not_exceed() {
+        let mut counters = Counters::default();
+        for micros in [0, 500, 501, 5_000_000, 5_000_001] {
+            counters.record_pass(Duration::from_micros(micros));
+        }
+        assert_eq!(counters.passes, 5);
+        assert_eq!(counters.last_pass_micros, 5_000_001);
+        assert_eq!(counters.pass_durations.buckets, [2, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(counters.pass_durations.sum_micros, 10_001_002);
+    }
 }
