@@ -2,5 +2,6 @@
 
 pub mod liveness;
 pub mod node;
+pub mod path;
 pub mod status;
 pub mod store;
