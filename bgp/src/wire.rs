@@ -3,13 +3,123 @@
 //! A [`DecodeError`] knows the NOTIFICATION that answers it (RFC 4271 §6); errors inside of path attributes
 //! that leave the session up (RFC 7606) come with the decoded [`Update`] instead.
 
+mod as_path;
+mod attribute;
+mod encode;
+mod notification;
+mod open;
+mod prefix;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod update;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ipnet::IpNet;
 
+pub use self::encode::encode_update;
+pub use self::notification::ErrorCode;
+use self::reader::Reader;
 use crate::{Asn, Family, RouterId};
+
+/// Octets of a message's header (RFC 4271 §4.1).
+pub const HEADER: usize = 19;
+/// Octets of a message at most, header included (RFC 4271 §4.1).
+pub const MAX_MESSAGE: usize = 4096;
+/// What stands for an AS number above 65535 where only two octets are understood (RFC 6793 §9).
+pub const AS_TRANS: u16 = 23456;
+
+const MARKER: [u8; 16] = [0xff; 16];
+
+const TYPE_OPEN: u8 = 1;
+const TYPE_UPDATE: u8 = 2;
+const TYPE_NOTIFICATION: u8 = 3;
+const TYPE_KEEPALIVE: u8 = 4;
+const TYPE_ROUTE_REFRESH: u8 = 5;
+
+/// Takes the first whole message off the front of `buffer`; `None` asks for more octets. The header is judged
+/// as soon as it is there. Messages that are to be ignored (ROUTE-REFRESH of a family or subtype that we don't
+/// know) are passed over. After an error the buffer is of no further use: the session ends.
+///
+/// # Errors
+///
+/// Octets that end the session, with the NOTIFICATION to send (RFC 4271 §6).
+pub fn decode(buffer: &mut BytesMut, codec: Codec) -> Result<Option<Message>, DecodeError> {
+    loop {
+        let Some((kind, length)) = decode_header(buffer)? else { return Ok(None) };
+        if buffer.len() < length {
+            return Ok(None);
+        }
+        let mut message = buffer.split_to(length);
+        message.advance(HEADER);
+        return Ok(Some(match kind {
+            Kind::Open => Message::Open(open::decode(&message)?),
+            Kind::Update => Message::Update(update::decode(&message, codec)?),
+            Kind::Notification => {
+                let [code, subcode] = [message[0], message[1]];
+                message.advance(2);
+                // A copy: the message's slice would keep the whole receive buffer alive.
+                Message::Notification(ErrorCode { code, subcode }.with(message.to_vec()))
+            }
+            Kind::Keepalive => Message::Keepalive,
+            Kind::RouteRefresh => match decode_route_refresh(&message) {
+                Some(family) => Message::RouteRefresh(family),
+                None => continue,
+            },
+        }));
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Open,
+    Update,
+    Notification,
+    Keepalive,
+    RouteRefresh,
+}
+
+/// RFC 4271 §6.1: marker, then length, then type.
+fn decode_header(buffer: &[u8]) -> Result<Option<(Kind, usize)>, DecodeError> {
+    let mut reader = Reader::new(buffer);
+    let (Some(marker), Some(length), Some(kind)) = (reader.array(), reader.u16(), reader.u8()) else {
+        return Ok(None);
+    };
+    if marker != MARKER {
+        return Err(ErrorCode::CONNECTION_NOT_SYNCHRONIZED.because("the message's marker is not all ones"));
+    }
+    let bad_length = |reason| Err(ErrorCode::BAD_MESSAGE_LENGTH.because_of(&length.to_be_bytes(), reason));
+    let octets = usize::from(length);
+    if !(HEADER..=MAX_MESSAGE).contains(&octets) {
+        return bad_length("message length is not 19 to 4096");
+    }
+    let (kind, least) = match kind {
+        TYPE_OPEN => (Kind::Open, 29),
+        TYPE_UPDATE => (Kind::Update, 23),
+        TYPE_NOTIFICATION => (Kind::Notification, 21),
+        TYPE_KEEPALIVE => (Kind::Keepalive, HEADER),
+        TYPE_ROUTE_REFRESH => (Kind::RouteRefresh, 23),
+        unknown => return Err(ErrorCode::BAD_MESSAGE_TYPE.because_of(&[unknown], "unknown message type")),
+    };
+    if octets < least {
+        return bad_length("message is too short for its type");
+    }
+    if matches!(kind, Kind::Keepalive) && octets != HEADER {
+        return bad_length("KEEPALIVE is longer than its header");
+    }
+    Ok(Some((kind, octets)))
+}
+
+/// RFC 2918 §3 with RFC 7313 §3.2: a subtype other than 0 needs a capability that we don't offer and is ignored,
+/// like a family that we don't know. Filters that may follow (RFC 5291) need a capability too: they are not read.
+fn decode_route_refresh(body: &[u8]) -> Option<Family> {
+    let mut reader = Reader::new(body);
+    let (afi, subtype, safi) = (reader.u16()?, reader.u8()?, reader.u8()?);
+    if subtype == 0 { prefix::family(afi, safi) } else { None }
+}
 
 /// A BGP message (RFC 4271 §4, RFC 2918).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +134,50 @@ pub enum Message {
     Keepalive,
     /// ROUTE-REFRESH (RFC 2918); for a family that we know.
     RouteRefresh(Family),
+}
+
+impl Message {
+    /// Appends the message to `out` and says how many messages that made: an UPDATE that is too large for one is
+    /// split, as [`encode_update`] says; all others make one.
+    pub fn encode(&self, codec: Codec, out: &mut BytesMut) -> usize {
+        let (kind, start) = match self {
+            Self::Update(update) => return encode_update(update, codec, out),
+            Self::Open(_) => (TYPE_OPEN, begin(out)),
+            Self::Notification(_) => (TYPE_NOTIFICATION, begin(out)),
+            Self::Keepalive => (TYPE_KEEPALIVE, begin(out)),
+            Self::RouteRefresh(_) => (TYPE_ROUTE_REFRESH, begin(out)),
+        };
+        match self {
+            Self::Open(open) => open::encode(open, out),
+            Self::Notification(notification) => {
+                let Notification { code, subcode, data } = notification;
+                out.put_slice(&[*code, *subcode]);
+                out.put_slice(&data[..data.len().min(MAX_MESSAGE - HEADER - 2)]);
+            }
+            Self::RouteRefresh(family) => {
+                let (afi, safi) = prefix::afi_safi(*family);
+                out.put_u16(afi);
+                out.put_slice(&[0, safi]);
+            }
+            Self::Keepalive | Self::Update(_) => {}
+        }
+        finish(out, start, kind);
+        1
+    }
+}
+
+/// Leaves room for a header; says where.
+fn begin(out: &mut BytesMut) -> usize {
+    let start = out.len();
+    out.put_bytes(0xff, HEADER);
+    start
+}
+
+/// Writes the header of the message that began at `start` and ends here.
+fn finish(out: &mut BytesMut, start: usize, kind: u8) {
+    let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
+    out[start + 16..start + 18].copy_from_slice(&length.to_be_bytes());
+    out[start + 18] = kind;
 }
 
 /// OPEN (RFC 4271 §4.2).
