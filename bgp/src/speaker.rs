@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use crate::wire::Attributes;
+pub use crate::rib::{Export, ImportFilter, ImportRule, LearnedRoute, PeerName, Refusal, Routes};
 use crate::{Asn, Family, RouterId};
 
 /// Identity of this speaker and what holds for all its sessions.
@@ -30,9 +30,6 @@ pub struct SpeakerConfig {
     /// We come back from a restart with our forwarding state kept: R and F bits are set until the restart time has passed.
     pub restarting: bool,
 }
-
-/// Name of a peer: the node's name, or the configured name of an outside speaker.
-pub type PeerName = String;
 
 /// A peer as wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,53 +65,6 @@ pub enum Role {
     Dial,
     /// We wait.
     Accept,
-}
-
-/// What is accepted from a peer: nothing but what a rule permits (RFC 8212).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ImportFilter {
-    /// Any rule that matches accepts.
-    pub rules: Vec<ImportRule>,
-}
-
-/// Accepts prefixes within `prefix` whose length lies in `lengths`, with a next hop among `next_hops`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImportRule {
-    /// Covering prefix.
-    pub prefix: IpNet,
-    /// Prefix lengths permitted, both ends included; `(24, 24)` with a /24 is exactly that block.
-    pub lengths: (u8, u8),
-    /// Next hops permitted; `None`: only the peer's own address (of IPv6 also its link-local one).
-    pub next_hops: Option<BTreeSet<IpAddr>>,
-}
-
-/// Which of our prefixes a peer gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Export {
-    /// All that [`Speaker::announce`] was given.
-    All,
-    /// Those equal to or within one of these.
-    Within(Vec<IpNet>),
-}
-
-/// Accepted routes of all peers.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Routes {
-    /// By prefix; the paths of a prefix are sorted by the decision process (RFC 4271 §9.1.2), best first.
-    pub routes: BTreeMap<IpNet, Vec<LearnedRoute>>,
-}
-
-/// One accepted path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LearnedRoute {
-    /// Who told us.
-    pub peer: PeerName,
-    /// Global next hop.
-    pub next_hop: IpAddr,
-    /// Attributes.
-    pub attributes: Arc<Attributes>,
-    /// Kept over a restart of the peer (RFC 4724 §4.2).
-    pub stale: bool,
 }
 
 /// What a session is like.
@@ -182,19 +132,6 @@ pub enum SessionState {
     OpenConfirm,
     /// Up.
     Established,
-}
-
-/// Why a prefix is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Refusal {
-    /// No import rule covers the prefix.
-    NotPermitted,
-    /// A rule covers the prefix but not its next hop.
-    NextHop,
-    /// Our AS is in AS_PATH, or our identifier in ORIGINATOR_ID.
-    Loop,
-    /// We announce this very prefix ourselves.
-    OwnPrefix,
 }
 
 /// Everything about the sessions at one instant.
