@@ -3,4 +3,6 @@
 //! A topology is a containerlab file ([`topology`]); [`lab`] brings it up as network namespaces with no
 //! container engine.
 
+pub mod eventually;
+pub mod lab;
 pub mod topology;

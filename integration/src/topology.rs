@@ -225,7 +225,10 @@ fn resolve_node(
             );
         }
     } else if kind == Kind::Linux {
-        return refuse(at, format!("node {name}: network-mode: none is needed, there is no management network"));
+        return refuse(
+            at,
+            format!("node {name}: network-mode: none is needed, there is no management network"),
+        );
     }
     let mut node = Node {
         kind,
@@ -293,7 +296,10 @@ fn bind(node: &str, text: &Spanned<String>) -> Result<Bind, Refusal> {
         );
     }
     if !target.starts_with('/') || target == "/" || target.split('/').any(|part| part == "..") {
-        return refuse(text.referenced, format!("bind {resolved:?} of node {node}: the target must be absolute"));
+        return refuse(
+            text.referenced,
+            format!("bind {resolved:?} of node {node}: the target must be absolute"),
+        );
     }
     Ok(Bind { line: text.referenced.line(), source: source.into(), target: target.into(), read_only })
 }
@@ -309,10 +315,7 @@ fn no_variables(node: &str, what: &str, text: &Spanned<String>) -> Result<(), Re
     Ok(())
 }
 
-fn resolve_links(
-    raw: Vec<Spanned<raw::Link>>,
-    nodes: &BTreeMap<String, Node>,
-) -> Result<Vec<Link>, Refusal> {
+fn resolve_links(raw: Vec<Spanned<raw::Link>>, nodes: &BTreeMap<String, Node>) -> Result<Vec<Link>, Refusal> {
     let mut used = BTreeSet::new();
     let mut links = Vec::new();
     for Spanned { value: link, referenced: at, .. } in raw {
@@ -333,7 +336,8 @@ fn resolve_links(
         let ends = ends.map(|end| End { node: end.node, interface: end.interface, mac: end.mac });
         for end in &ends {
             if !nodes.contains_key(&end.node) {
-                let reserved = matches!(end.node.as_str(), "host" | "mgmt-net" | "macvlan" | "dummy" | "vxlan");
+                let reserved =
+                    matches!(end.node.as_str(), "host" | "mgmt-net" | "macvlan" | "dummy" | "vxlan");
                 let why = if reserved { "only links between nodes are supported" } else { "no such node" };
                 return refuse(at, format!("endpoint {}:{}: {why}", end.node, end.interface));
             }

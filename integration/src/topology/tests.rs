@@ -82,7 +82,11 @@ fn what_is_not_supported_is_refused_by_name_and_line() {
         (with("binds: [\"a:/b:z\"]"), 11, &["bind", ":ro"]),
         (with("env: [A]"), 11, &[]),
         (BASE.replace('%', "").replace("kind: bridge", "kind: ovs-bridge"), 13, &["ovs-bridge"]),
-        (BASE.replace('%', "").replace("    - endpoints", "    - type: macvlan\n      endpoints"), 15, &["macvlan"]),
+        (
+            BASE.replace('%', "").replace("    - endpoints", "    - type: macvlan\n      endpoints"),
+            15,
+            &["macvlan"],
+        ),
         (BASE.replace('%', "").replace("sw:p1", "host:p1"), 15, &["host:p1"]),
         (BASE.replace('%', "").replace("sw:p1", "n1:eth1"), 15, &["twice"]),
         (BASE.replace('%', "").replace("1400", "14"), 16, &["mtu"]),

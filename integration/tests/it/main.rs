@@ -1,1 +1,6 @@
-//! Tests with real kernels.
+//! Tests with real kernels: every test makes the namespaces that it needs and leaves nothing.
+//!
+//! They need root. Without it they fail and say so: a test that did not run has shown nothing.
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
+mod lab;

@@ -1,0 +1,107 @@
+//! What can go wrong with a lab.
+
+use std::path::{Path, PathBuf};
+
+use crate::topology::TopologyError;
+
+/// Why a lab can't be brought up, found or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// The topology is not usable.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// Namespaces need root.
+    #[error("a lab needs root: run it with sudo")]
+    NotRoot,
+    /// The lab stands already.
+    #[error("lab {lab} is up already: `lab down {lab}` ends it")]
+    AlreadyUp {
+        /// Its name.
+        lab: String,
+    },
+    /// No lab of this name was left.
+    #[error("no lab in {}: `lab status` lists those that are up", .folder.display())]
+    NotUp {
+        /// Where it would be.
+        folder: PathBuf,
+    },
+    /// A node of a lab is not there any more.
+    #[error("node {node} is gone: `lab down` removes the rest of its lab")]
+    NodeGone {
+        /// The node.
+        node: String,
+    },
+    /// The source of a bind mount does not exist.
+    #[error("line {line}: bind source {} does not exist", .path.display())]
+    BindMissing {
+        /// Line in the topology.
+        line: u64,
+        /// The source.
+        path: PathBuf,
+    },
+    /// A node's namespaces could not be set up.
+    #[error("node {node} did not start: {output}")]
+    Start {
+        /// The node.
+        node: String,
+        /// What its first process said.
+        output: String,
+    },
+    /// The links could not be made.
+    #[error("links: {output}")]
+    Links {
+        /// What ip said.
+        output: String,
+    },
+    /// A command of the topology failed.
+    #[error("line {line}: {source}")]
+    Exec {
+        /// Line in the topology.
+        line: u64,
+        /// The command and what it said.
+        source: CommandError,
+    },
+    /// A command in a node failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A file or a process could not be handled.
+    #[error("can't {operation} {subject}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        subject: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A thread of the runner panicked.
+    #[error("the lab runner failed; this is a bug in it")]
+    Panicked,
+}
+
+impl LabError {
+    /// For `map_err`: names the operation and its subject.
+    pub(crate) fn io(
+        operation: &'static str,
+        subject: impl AsRef<Path>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let subject = subject.as_ref().display().to_string();
+        move |source| Self::Io { operation, subject, source }
+    }
+}
+
+/// A command in a node that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{node}: `{command}` failed ({status}): {output}")]
+pub struct CommandError {
+    /// The node.
+    pub node: String,
+    /// The command line.
+    pub command: String,
+    /// Exit status, or why it could not be started.
+    pub status: String,
+    /// Exit code, if it ended by itself.
+    pub code: Option<i32>,
+    /// What it wrote to standard error, else to standard output.
+    pub output: String,
+}

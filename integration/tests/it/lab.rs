@@ -1,0 +1,130 @@
+//! The lab itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use integration::eventually::{soon, timed};
+use integration::lab::{Lab, LabError};
+use integration::topology::Topology;
+
+/// A topology of `topologies/`.
+pub(crate) fn topology(name: &str) -> Topology {
+    let path = format!("{}/topologies/{name}.clab.yml", env!("CARGO_MANIFEST_DIR"));
+    Topology::load(Path::new(&path)).unwrap()
+}
+
+/// A machine with one link, and whatever else `settings` says of it.
+fn small(settings: &str) -> Topology {
+    let text = format!(
+        "name: small\ntopology:\n  defaults: {{ kind: linux }}\n  kinds: {{ linux: {{ network-mode: none }} }}\n  \
+         nodes:\n    a: {{ {settings} }}\n    b: {{}}\n  links:\n    - endpoints: [\"a:eth1\", \"b:eth1\"]\n      mtu: 1400\n"
+    );
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/small.clab.yml");
+    Topology::parse(&text, &folder).unwrap()
+}
+
+#[test]
+fn four_nodes_stand_in_seconds_and_the_router_drops_pod_sources() {
+    let (lab, took) = timed(|| Lab::up(topology("four-nodes")).unwrap());
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let n1 = lab.node("n1");
+    assert_eq!(n1.run(&["hostname"]).unwrap().trim(), "n1");
+    for address in ["192.0.2.2", "198.51.100.3", "2001:db8:a::2", "2001:db8:b::4"] {
+        n1.run(&["ping", "-c", "1", "-W", "2", address]).unwrap();
+    }
+    let eth1 = n1.json(&["ip", "-j", "link", "show", "eth1"]).unwrap();
+    assert_eq!(eth1[0]["mtu"], 1500);
+
+    // What comes from a pod's address does not get through, and the counter shows that it was there.
+    n1.run(&["ip", "addr", "add", "10.244.1.9/32", "dev", "lo"]).unwrap();
+    n1.run(&["ping", "-c", "1", "-W", "1", "-I", "10.244.1.9", "198.51.100.3"]).unwrap_err();
+    let rules = lab.node("router").run(&["nft", "list", "table", "inet", "fabric"]).unwrap();
+    assert!(rules.contains("ip saddr 10.244.0.0/16 counter packets 1 "), "{rules}");
+}
+
+#[test]
+fn the_other_topologies_stand() {
+    let lab = Lab::up(topology("two-nodes")).unwrap();
+    lab.node("n1").run(&["ping", "-c", "1", "-W", "2", "192.0.2.2"]).unwrap();
+    let ports = lab.node("sw").json(&["bridge", "-j", "link"]).unwrap();
+    assert_eq!(ports.as_array().unwrap().len(), 2);
+    drop(lab);
+    let lab = Lab::up(topology("three-subnets")).unwrap();
+    for address in ["192.0.2.1", "198.51.100.2", "203.0.113.4"] {
+        lab.node("n3").run(&["ping", "-c", "1", "-W", "2", address]).unwrap();
+    }
+}
+
+#[test]
+fn settings_reach_the_node() {
+    let lab = Lab::up(small(
+        "env: { GREETING: hello }, sysctls: { net.ipv4.conf.all.rp_filter: 2 }, \
+         binds: [\"store:/var/lib/pairway/store\", \"/etc/hostname:/etc/lab/fixed:ro\"], \
+         exec: [\"sh -c 'echo from exec > /var/lib/pairway/store/x'\"]",
+    ))
+    .unwrap();
+    let a = lab.node("a");
+    assert_eq!(a.sh("echo $GREETING").unwrap(), "hello\n");
+    assert_eq!(a.sh("cat /proc/sys/net/ipv4/conf/all/rp_filter").unwrap(), "2\n");
+    assert_eq!(fs::read_to_string(lab.bind_folder("store").join("x")).unwrap(), "from exec\n");
+    assert_eq!(a.sh("cat /etc/lab/fixed").unwrap(), fs::read_to_string("/etc/hostname").unwrap());
+    a.sh("echo x > /etc/lab/fixed").unwrap_err();
+
+    // Writing to the node's own folders leaves no trace on the machine or on other nodes.
+    a.sh(
+        "echo x > /etc/pairway-lab-test; echo x > /var/lib/pairway-lab-test; echo x > /run/pairway-lab-test",
+    )
+    .unwrap();
+    for folder in ["/etc", "/var/lib", "/run"] {
+        assert!(!Path::new(folder).join("pairway-lab-test").exists());
+        lab.node("b").run(&["ls", &format!("{folder}/pairway-lab-test")]).unwrap_err();
+    }
+}
+
+#[test]
+fn a_failing_command_fails_the_lab_with_its_output_and_leaves_nothing() {
+    let err = Lab::up(small("exec: [\"true\", \"sh -c 'echo no such thing >&2; exit 7'\"]")).unwrap_err();
+    let text = err.to_string();
+    assert!(matches!(err, LabError::Exec { line: 6, .. }), "{text}");
+    assert!(text.contains("no such thing") && text.contains('7'), "{text}");
+
+    let err = Lab::up(small("sysctls: { net.ipv4.no_such_setting: 1 }")).unwrap_err();
+    assert!(matches!(err, LabError::Start { .. }) && err.to_string().contains("no_such_setting"), "{err}");
+    let err = Lab::up(small("binds: [\"no-such-folder:/var/x\"]")).unwrap_err();
+    assert!(matches!(err, LabError::BindMissing { line: 6, .. }), "{err}");
+    let err = Lab::up(small("binds: [\"store:/no-such-folder/x\"]")).unwrap_err();
+    assert!(matches!(err, LabError::Start { .. }) && err.to_string().contains("/no-such-folder/x"), "{err}");
+}
+
+#[test]
+fn nothing_is_left_of_a_lab_that_ends() {
+    let lab = Lab::up(small("")).unwrap();
+    let folder = lab.folder().to_owned();
+    let pids: Vec<i32> = lab.nodes().values().map(|node| node.pid()).collect();
+    let sleeper = lab.node("a").start(&["sleep", "1000"], &folder.join("sleep.log")).unwrap();
+    assert!(pids.iter().all(|&pid| process_exists(pid)) && folder.exists());
+    drop(lab);
+    drop(sleeper);
+    assert!(!folder.exists());
+    assert!(pids.iter().all(|&pid| !process_exists(pid)));
+}
+
+fn process_exists(pid: i32) -> bool {
+    PathBuf::from(format!("/proc/{pid}")).exists()
+}
+
+#[test]
+fn programs_in_a_node_can_be_signalled_and_waited_for() {
+    let lab = Lab::up(small("")).unwrap();
+    let log = lab.folder().join("x.log");
+    let mut running = lab
+        .node("a")
+        .start(&["sh", "-c", "trap 'echo told; exit 3' TERM; echo up; while :; do sleep 0.01; done"], &log)
+        .unwrap();
+    assert!(soon(|| fs::read_to_string(&log).unwrap() == "up\n", Duration::from_secs(5)));
+    assert!(running.is_running());
+    let status = running.end(nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(status.code(), Some(3));
+    assert_eq!(fs::read_to_string(&log).unwrap(), "up\ntold\n");
+}
