@@ -1,7 +1,17 @@
 //! Pairway's node agent.
 
+pub mod api;
+pub mod cli;
+pub mod http;
 pub mod liveness;
+pub mod metrics;
 pub mod node;
 pub mod path;
 pub mod status;
 pub mod store;
+pub mod telemetry;
+
+#[cfg(test)]
+extern crate self as node_agent;
+#[cfg(test)]
+mod fixtures;

@@ -1,3 +1,7 @@
 //! The `pairway` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(node_agent::cli::run(std::env::args_os()))
+}

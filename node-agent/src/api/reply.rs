@@ -1,0 +1,112 @@
+//! Requests and replies of the API beside those of [`crate::status`]. The CLI prints the same values with `-o json`.
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::status::Published;
+
+/// Any failure, of the API and of a command with `-o json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorReply {
+    /// What went wrong.
+    pub error: ErrorBody,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorBody {
+    /// A stable word.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl ErrorBody {
+    /// From its parts.
+    #[must_use]
+    pub fn new(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), hint: hint.into() }
+    }
+}
+
+/// An entry of `pairway blocks list -o json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockEntry {
+    /// The block, a CIDR string.
+    pub block: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Node that holds it.
+    pub node: String,
+    /// It is this node's.
+    pub own: bool,
+}
+
+impl BlockEntry {
+    /// This node's blocks and those of its peers, sorted by address.
+    #[must_use]
+    pub fn all(published: &Published) -> Vec<Self> {
+        let entry = |block: &String, node: &str, own| Self {
+            block: block.clone(),
+            family: if block.contains(':') { "ipv6" } else { "ipv4" }.to_owned(),
+            node: node.to_owned(),
+            own,
+        };
+        let status = &published.status;
+        let own = status.blocks.iter().map(|block| entry(block, &status.node, true));
+        let peers = published
+            .pairs
+            .iter()
+            .flat_map(|pair| pair.blocks.iter().map(|block| entry(block, &pair.peer, false)));
+        let mut all: Vec<Self> = own.chain(peers).collect();
+        all.sort_by_cached_key(|entry| (entry.block.parse::<IpNet>().ok(), entry.node.clone()));
+        all
+    }
+}
+
+/// Body of `POST /v1/blocks/claim`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRequest {
+    /// Pool to claim from, a CIDR string; without it one block of every family that the pools have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+}
+
+/// `pairway blocks claim -o json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Claimed {
+    /// The new blocks, CIDR strings.
+    pub blocks: Vec<String>,
+}
+
+/// Body of `POST /v1/nodes/delete`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteRequest {
+    /// The node.
+    pub name: String,
+    /// Even if its record is fresh: its agent may run.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `pairway node delete -o json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Deleted {
+    /// The node.
+    pub node: String,
+    /// Blocks that are free now, CIDR strings.
+    pub released: Vec<String>,
+}
+
+/// `pairway version -o json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Version {
+    /// Version of the program itself; the agent's own is in `pairway status`.
+    pub version: String,
+}

@@ -1,0 +1,192 @@
+use super::*;
+use crate::api::reply::BlockEntry;
+use crate::fixtures;
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tower_service::Service as _;
+
+struct Fixture {
+    service: Service,
+    commands: mpsc::Receiver<Command>,
+    trouble: watch::Sender<Option<Condition>>,
+    _published: watch::Sender<Arc<Published>>,
+}
+
+fn fixture() -> Fixture {
+    let (publisher, published) = watch::channel(Arc::new(fixtures::published()));
+    let (sender, commands) = mpsc::channel(4);
+    let (trouble, troubles) = watch::channel(None);
+    let agent = AgentHandle { published, commands: sender };
+    Fixture { service: Service { agent, trouble: troubles }, commands, trouble, _published: publisher }
+}
+
+async fn send(service: &Service, request: Request<Body>) -> (StatusCode, Value) {
+    let response = router(service.clone()).call(request).await.unwrap();
+    let status = response.status();
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+async fn get(service: &Service, path: &str) -> (StatusCode, Value) {
+    send(service, Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+async fn post(service: &Service, path: &str, body: &str) -> (StatusCode, Value) {
+    let request = Request::post(path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body.to_owned()))
+        .unwrap();
+    send(service, request).await
+}
+
+#[tokio::test]
+async fn what_is_published_is_what_is_served() {
+    let fixture = fixture();
+    let published = fixtures::published();
+    let expected = [
+        ("/v1/status", serde_json::to_value(&published.status).unwrap()),
+        ("/v1/pairs", serde_json::to_value(&published.pairs).unwrap()),
+        ("/v1/routes", serde_json::to_value(&published.routes).unwrap()),
+        ("/v1/bgp/neighbors", serde_json::to_value(&published.neighbors).unwrap()),
+        ("/v1/blocks", serde_json::to_value(BlockEntry::all(&published)).unwrap()),
+    ];
+    for (path, value) in expected {
+        assert_eq!(get(&fixture.service, path).await, (StatusCode::OK, value), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_condition_of_the_surfaces_stands_among_the_agents() {
+    let fixture = fixture();
+    let condition = Condition {
+        kind: "HttpPortInUse".to_owned(),
+        subject: "127.0.0.1:9474".to_owned(),
+        message: "taken".to_owned(),
+        since: "2026-11-21T10:00:00Z".to_owned(),
+    };
+    fixture.trouble.send_replace(Some(condition));
+    let (_, status) = get(&fixture.service, "/v1/status").await;
+    let kinds: Vec<&str> =
+        status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
+    assert!(kinds.contains(&"HttpPortInUse"));
+    assert!(kinds.is_sorted(), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn blocks_are_sorted_as_addresses_with_their_holders() {
+    let blocks: Vec<(String, String, bool)> = BlockEntry::all(&fixtures::published())
+        .into_iter()
+        .map(|entry| (entry.block, entry.node, entry.own))
+        .collect();
+    let expected = [
+        ("10.244.1.0/24", "n1", true),
+        ("10.244.2.0/24", "n2", false),
+        ("10.244.10.0/24", "n3", false),
+        ("fd10:244:0:1::/64", "n1", true),
+        ("fd10:244:0:2::/64", "n2", false),
+    ]
+    .map(|(block, node, own)| (block.to_owned(), node.to_owned(), own));
+    assert_eq!(blocks, expected);
+}
+
+#[tokio::test]
+async fn commands_reach_the_agent_and_their_answers_come_back() {
+    let mut fixture = fixture();
+    let agent = async {
+        let Some(Command::ClaimBlock { pool, answer }) = fixture.commands.recv().await else { panic!() };
+        assert_eq!(pool.as_deref(), Some("10.244.0.0/16"));
+        answer.send(Ok(vec!["10.244.9.0/24".to_owned()])).unwrap();
+        let Some(Command::ClaimBlock { pool: None, answer }) = fixture.commands.recv().await else {
+            panic!()
+        };
+        let exhausted = CommandError {
+            code: "exhausted".to_owned(),
+            message: "10.244.0.0/16 has no free block".to_owned(),
+            hint: "add a pool".to_owned(),
+        };
+        answer.send(Err(exhausted)).unwrap();
+        let Some(Command::DeleteNode { name, force, answer }) = fixture.commands.recv().await else {
+            panic!()
+        };
+        assert_eq!((name.as_str(), force), ("n3", true));
+        answer.send(Ok(vec!["10.244.10.0/24".to_owned()])).unwrap();
+    };
+    let service = &fixture.service;
+    let caller = async {
+        assert_eq!(
+            post(service, "/v1/blocks/claim", r#"{"pool": "10.244.0.0/16"}"#).await,
+            (StatusCode::OK, json!({"blocks": ["10.244.9.0/24"]}))
+        );
+        let error =
+            json!({"code": "exhausted", "message": "10.244.0.0/16 has no free block", "hint": "add a pool"});
+        assert_eq!(
+            post(service, "/v1/blocks/claim", "{}").await,
+            (StatusCode::CONFLICT, json!({"error": error}))
+        );
+        assert_eq!(
+            post(service, "/v1/nodes/delete", r#"{"name": "n3", "force": true}"#).await,
+            (StatusCode::OK, json!({"node": "n3", "released": ["10.244.10.0/24"]}))
+        );
+    };
+    tokio::join!(agent, caller);
+}
+
+#[tokio::test]
+async fn malformed_requests_get_json_errors_and_never_reach_the_agent() {
+    let mut fixture = fixture();
+    let huge = format!(r#"{{"pool": "{}"}}"#, "x".repeat(BODY_LIMIT));
+    let cases = [
+        ("/v1/blocks/claim", "", StatusCode::BAD_REQUEST, "malformed"),
+        ("/v1/blocks/claim", "{", StatusCode::BAD_REQUEST, "malformed"),
+        ("/v1/blocks/claim", r#"{"pol": 1}"#, StatusCode::UNPROCESSABLE_ENTITY, "malformed"),
+        ("/v1/blocks/claim", r#"{"pool": "all"}"#, StatusCode::BAD_REQUEST, "invalid"),
+        ("/v1/blocks/claim", huge.as_str(), StatusCode::PAYLOAD_TOO_LARGE, "malformed"),
+        ("/v1/nodes/delete", "{}", StatusCode::UNPROCESSABLE_ENTITY, "malformed"),
+        ("/v1/nodes/delete", r#"{"name": "../etc"}"#, StatusCode::BAD_REQUEST, "invalid"),
+        ("/v1/status", "{}", StatusCode::METHOD_NOT_ALLOWED, "unknown-method"),
+        ("/v2/status", "{}", StatusCode::NOT_FOUND, "unknown-path"),
+    ];
+    for (path, body, status, code) in cases {
+        let (got, reply) = post(&fixture.service, path, body).await;
+        let reply: ErrorReply = serde_json::from_value(reply).unwrap();
+        assert_eq!((got, reply.error.code.as_str()), (status, code), "{path}");
+        assert!(!reply.error.hint.is_empty() && !reply.error.message.is_empty(), "{path}");
+    }
+    let request = Request::post("/v1/blocks/claim").body(Body::from("{}")).unwrap();
+    let (status, _) = send(&fixture.service, request).await;
+    assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "without a content type no browser can post");
+    assert!(fixture.commands.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_does_not_answer_and_one_that_is_gone() {
+    let mut fixture = fixture();
+    let (status, reply) = post(&fixture.service, "/v1/blocks/claim", "{}").await;
+    assert_eq!((status, &reply["error"]["code"]), (StatusCode::GATEWAY_TIMEOUT, &json!("timeout")));
+    fixture.commands.close();
+    let (status, reply) = post(&fixture.service, "/v1/blocks/claim", "{}").await;
+    assert_eq!((status, &reply["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("stopping")));
+}
+
+#[tokio::test]
+async fn served_on_a_socket_until_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.sock");
+    let fixture = fixture();
+    let stop = CancellationToken::new();
+    let bound = socket::Bound::bind(&path).await.unwrap();
+    let server = serve(bound, fixture.service, stop.clone());
+    let caller = async {
+        let client = crate::cli::client::Client::new(path.clone(), Duration::from_secs(10));
+        let status: Status = client.get("/v1/status").await.unwrap();
+        assert_eq!(status, fixtures::published().status);
+        stop.cancel();
+    };
+    tokio::join!(server, caller);
+    assert!(!path.exists());
+}

@@ -1,0 +1,120 @@
+//! The command line. Every command is a function from values to text, so that it is tested without an agent;
+//! only [`client`] talks to one.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use output::{Exit, Failure, Format, Printed};
+
+mod bgp;
+mod blocks;
+pub(crate) mod client;
+mod node;
+pub mod output;
+mod pairs;
+mod routes;
+mod status;
+mod table;
+mod version;
+
+/// Default of `--socket`, and of `api.socket` in the configuration.
+pub const DEFAULT_SOCKET: &str = "/run/pairway/api.sock";
+
+/// Pairway: the best working path for every pair of nodes.
+#[derive(Debug, Parser)]
+#[command(name = "pairway", version, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+struct Globals {
+    /// Tables for people, or JSON for programs.
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
+    output: Format,
+    /// Socket of the agent.
+    #[arg(long, global = true, env = "PAIRWAY_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// How long to wait for the agent's answer.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 35, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show this node: readiness, blocks, conditions.
+    Status,
+    /// Show the path to every other node, and why it is the one.
+    Pairs(pairs::Filter),
+    /// Show the routes that the agent owns or wants.
+    Routes(routes::Filter),
+    /// Show BGP.
+    #[command(subcommand)]
+    Bgp(bgp::Command),
+    /// Show or claim blocks of pod addresses.
+    #[command(subcommand)]
+    Blocks(blocks::Command),
+    /// Act on a node of the cluster.
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Print the version of this program.
+    Version,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command that `arguments` name, printing to standard output, and gives the exit status.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error, output::wants_json(&arguments)),
+    };
+    let format = cli.globals.output;
+    output::finish(format, dispatch(cli))
+}
+
+fn dispatch(cli: Cli) -> Result<Printed, Failure> {
+    let Globals { output: format, socket, timeout } = cli.globals;
+    let client = client::Client::new(socket, Duration::from_secs(timeout));
+    match cli.command {
+        Command::Status => wait(status::show(&client, format)),
+        Command::Pairs(filter) => wait(pairs::show(&client, &filter, format)),
+        Command::Routes(filter) => wait(routes::show(&client, &filter, format)),
+        Command::Bgp(bgp::Command::Neighbors(filter)) => wait(bgp::show(&client, &filter, format)),
+        Command::Blocks(blocks::Command::List(filter)) => wait(blocks::list(&client, &filter, format)),
+        Command::Blocks(blocks::Command::Claim { pool }) => wait(blocks::claim(&client, pool, format)),
+        Command::Node(node::Command::Delete { name, force }) => {
+            wait(node::delete(&client, name, force, format))
+        }
+        Command::Version => version::show(format),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "pairway", &mut script);
+            Ok(Printed::text(String::from_utf8_lossy(&script).into_owned()))
+        }
+    }
+}
+
+/// Runs a future on a runtime of this thread.
+fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Failure::new(
+            Exit::Finding,
+            "runtime",
+            format!("can't start: {error}"),
+            "see the limits of this process",
+        )
+    })?;
+    runtime.block_on(future)
+}

@@ -1,0 +1,82 @@
+//! `pairway routes`
+
+use clap::Args;
+
+use super::client::Client;
+use super::output::{Failure, Format, Printed};
+use super::table::{table, terminal_width};
+use crate::status::RouteEntry;
+
+/// Which routes to show.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Filter {
+    /// Only routes to this node.
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
+    /// Only routes of this kind.
+    #[arg(long, value_name = "KIND", value_parser = ["native", "vxlan", "unreachable"])]
+    kind: Option<String>,
+    /// Only routes in this state.
+    #[arg(long, value_name = "STATE", value_parser = ["installed", "missing", "stale"])]
+    state: Option<String>,
+}
+
+impl Filter {
+    fn lets(&self, route: &RouteEntry) -> bool {
+        let is =
+            |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        is(&self.node, &route.node) && is(&self.kind, &route.kind) && is(&self.state, &route.state)
+    }
+}
+
+pub(super) async fn show(client: &Client, filter: &Filter, format: Format) -> Result<Printed, Failure> {
+    let mut routes: Vec<RouteEntry> = client.get("/v1/routes").await?;
+    routes.retain(|route| filter.lets(route));
+    Printed::list(format, &routes, "no routes", |routes| text(routes, terminal_width()))
+}
+
+fn text(routes: &[RouteEntry], width: Option<u16>) -> String {
+    let rows = routes.iter().map(|route| {
+        let table = if route.table == 254 { "main".to_owned() } else { route.table.to_string() };
+        [
+            route.prefix.clone(),
+            table,
+            route.kind.clone(),
+            route.node.clone(),
+            route.via.clone(),
+            route.device.clone(),
+            route.state.clone(),
+        ]
+    });
+    table(["PREFIX", "TABLE", "KIND", "NODE", "VIA", "DEVICE", "STATE"], rows, width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    use expect_test::expect;
+
+    #[test]
+    fn empty_cells_are_shown_as_such() {
+        expect![[r#"
+            PREFIX          TABLE  KIND         NODE  VIA          DEVICE       STATE
+            10.244.0.0/16   main   unreachable  -     -            -            installed
+            10.244.2.0/24   main   native       n2    192.0.2.2    eth0         installed
+            10.244.10.0/24  main   vxlan        n3    10.244.10.0  pairway-vx4  missing
+        "#]]
+        .assert_eq(&text(&fixtures::published().routes, None));
+    }
+
+    #[test]
+    fn filters_are_joined_by_and() {
+        let routes = fixtures::published().routes;
+        let count = |filter: Filter| routes.iter().filter(|route| filter.lets(route)).count();
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(count(Filter::default()), 3);
+        assert_eq!(count(Filter { node: some("n3"), ..Filter::default() }), 1);
+        assert_eq!(count(Filter { kind: some("native"), ..Filter::default() }), 1);
+        assert_eq!(count(Filter { state: some("missing"), node: some("n2"), ..Filter::default() }), 0);
+    }
+}
