@@ -277,6 +277,14 @@ pub struct Attributes {
     pub unknown: Vec<UnknownAttribute>,
 }
 
+impl Attributes {
+    /// Length of AS_PATH as the decision process counts it: a set is one (RFC 4271 §9.1.2.2 a).
+    #[must_use]
+    pub fn path_length(&self) -> usize {
+        as_path::hops(&self.as_path)
+    }
+}
+
 /// ORIGIN (RFC 4271 §5.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Origin {

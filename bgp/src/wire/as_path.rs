@@ -71,7 +71,7 @@ fn decode_segments(
 }
 
 /// ASes in a path as the decision process counts them: a set is one (RFC 4271 §9.1.2.2 a).
-pub(crate) fn hops(path: &[AsSegment]) -> usize {
+pub(super) fn hops(path: &[AsSegment]) -> usize {
     path.iter().map(segment_hops).sum()
 }
 
