@@ -3,11 +3,15 @@
 //! In every store a claim is "create the record named after the block", so the store's own uniqueness is the
 //! lock. Losing the race is an outcome, not an error.
 
+pub mod file;
+pub mod memory;
+pub mod record;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
@@ -46,6 +50,15 @@ pub trait Store: Send + Sync {
     async fn remove_node(&self, node: &NodeName) -> Result<(), StoreError>;
 }
 
+/// After this a store forgets that a block was given back: far more than any sensible `blocks.reuseAfter`.
+pub const FORGET_RELEASED_AFTER: SignedDuration = SignedDuration::from_hours(24);
+
+/// Do two prefixes share an address?
+#[must_use]
+pub fn overlap(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
 /// What became of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimOutcome {
@@ -78,3 +91,6 @@ pub struct StoreError {
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! Reads the whole directory into a snapshot; what did not change is not read again.
+//!
+//! Level-triggered: nothing here knows events. A record that can't be read keeps its last good content for as
+//! long as something stands under its name (DESIGN, invariant 14).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+
+use super::read::{self, Content, Stamp};
+use super::{Kind, write};
+use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
+use crate::store::record::{self, Decoded, RecordError};
+
+/// A temporary file older than this is nobody's any more.
+const LEFTOVER_AFTER: SignedDuration = SignedDuration::from_mins(10);
+
+/// A file that changed less than this long ago may change again with the same time stamp.
+const STAMP_GRANULARITY: SignedDuration = SignedDuration::from_secs(2);
+
+/// What was read, and of what.
+#[derive(Debug)]
+pub(super) struct Scanner {
+    root: PathBuf,
+    nodes: Table<NodeName, NodeRecord>,
+    claims: Table<Block, Claim>,
+    pools: Table<IpNet, PoolRecord>,
+    released: Table<Block, Timestamp>,
+}
+
+/// The records of one kind, by file name.
+#[derive(Debug)]
+struct Table<K, R> {
+    rows: BTreeMap<String, Row<K, R>>,
+}
+
+#[derive(Debug)]
+struct Row<K, R> {
+    /// What the name means; `None` for a name that means nothing.
+    key: Option<K>,
+    stamp: Stamp,
+    /// The stamp is old enough to believe that an equal one means equal content.
+    settled: bool,
+    good: Option<R>,
+    problem: Option<String>,
+}
+
+impl Scanner {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            nodes: Table::default(),
+            claims: Table::default(),
+            pools: Table::default(),
+            released: Table::default(),
+        }
+    }
+
+    /// Everything that the directory holds, with revision 0. An error says nothing of what it holds.
+    pub(super) fn scan(&mut self, now: Timestamp) -> io::Result<Snapshot> {
+        // Without this, a directory that went away would look like an empty one.
+        if !std::fs::metadata(&self.root)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let directory = |kind: Kind| self.root.join(kind.directory());
+        self.nodes.scan(&directory(Kind::Node), now, |name| name.parse().ok(), record::node)?;
+        self.claims.scan(&directory(Kind::Claim), now, Block::from_record_name, |block, bytes| {
+            record::claim(*block, bytes)
+        })?;
+        self.pools.scan(&directory(Kind::Pool), now, cidr_from_record_name, |cidr, bytes| {
+            record::pool(*cidr, bytes)
+        })?;
+        self.released.scan(&directory(Kind::Released), now, Block::from_record_name, |block, bytes| {
+            record::released(*block, bytes)
+        })?;
+        Ok(self.snapshot())
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        self.nodes.report(Kind::Node, &mut snapshot.problems);
+        self.claims.report(Kind::Claim, &mut snapshot.problems);
+        self.pools.report(Kind::Pool, &mut snapshot.problems);
+        self.released.report(Kind::Released, &mut snapshot.problems);
+        for (name, row) in self.nodes.keyed() {
+            if let Some(record) = &row.good {
+                snapshot.nodes.insert(name.clone(), record.clone());
+            }
+        }
+        for (block, row) in self.claims.keyed() {
+            // The name alone holds the block, whatever the content.
+            let nameless = || Claim {
+                block: *block,
+                holder: None,
+                claimed_at: row.stamp.modified(),
+                unknown: BTreeMap::new(),
+            };
+            snapshot.claims.insert(*block, row.good.clone().unwrap_or_else(nameless));
+        }
+        for (cidr, row) in self.pools.keyed() {
+            if let Some(record) = &row.good {
+                snapshot.pools.insert(*cidr, record.clone());
+            }
+        }
+        for (block, row) in self.released.keyed() {
+            snapshot.released.insert(*block, row.good.unwrap_or_else(|| row.stamp.modified()));
+        }
+        report_overlaps(&mut snapshot);
+        snapshot
+    }
+}
+
+/// Claims that overlap can't come from us; whoever made them must know.
+fn report_overlaps(snapshot: &mut Snapshot) {
+    let mut outer: Option<Block> = None;
+    // In this order a prefix comes right before those that it contains.
+    for block in snapshot.claims.keys() {
+        match outer {
+            Some(outer) if outer.net().contains(&block.net()) => {
+                let text = format!("{block} lies within {outer}, which is claimed too; release one of them");
+                snapshot.problems.entry(Kind::Claim.record(&block.record_name())).or_insert(text);
+            }
+            _ => outer = Some(*block),
+        }
+    }
+}
+
+impl<K, R> Default for Table<K, R> {
+    fn default() -> Self {
+        Self { rows: BTreeMap::new() }
+    }
+}
+
+impl<K: Clone, R> Table<K, R> {
+    fn scan(
+        &mut self,
+        directory: &Path,
+        now: Timestamp,
+        key: impl Fn(&str) -> Option<K>,
+        decode: impl Fn(&K, &[u8]) -> Result<Decoded<R>, RecordError>,
+    ) -> io::Result<()> {
+        let listed = list(directory, now)?;
+        // A file that is replaced while the directory is read may be missed: what vanished is asked for by name.
+        let mut gone = Vec::new();
+        for stem in self.rows.keys().filter(|stem| !listed.contains(*stem)) {
+            if read::stamp(&file(directory, stem))?.is_none() {
+                gone.push(stem.clone());
+            }
+        }
+        for stem in gone {
+            self.rows.remove(&stem);
+        }
+        for stem in listed {
+            let key = key(&stem);
+            self.rows.entry(stem).or_insert(Row {
+                key,
+                stamp: Stamp::default(),
+                settled: false,
+                good: None,
+                problem: None,
+            });
+        }
+        let mut gone = Vec::new();
+        for (stem, row) in &mut self.rows {
+            if !row.refresh(&file(directory, stem), now, &decode)? {
+                gone.push(stem.clone());
+            }
+        }
+        for stem in gone {
+            self.rows.remove(&stem);
+        }
+        Ok(())
+    }
+
+    fn keyed(&self) -> impl Iterator<Item = (&K, &Row<K, R>)> {
+        self.rows.values().filter_map(|row| Some((row.key.as_ref()?, row)))
+    }
+
+    fn report(&self, kind: Kind, problems: &mut BTreeMap<String, String>) {
+        for (stem, row) in &self.rows {
+            if let Some(problem) = &row.problem {
+                problems.insert(kind.record(stem), problem.clone());
+            }
+        }
+    }
+}
+
+impl<K, R> Row<K, R> {
+    /// Reads the record if it may have changed; `false` if it is gone.
+    fn refresh(
+        &mut self,
+        path: &Path,
+        now: Timestamp,
+        decode: impl Fn(&K, &[u8]) -> Result<Decoded<R>, RecordError>,
+    ) -> io::Result<bool> {
+        let Some(key) = &self.key else {
+            self.problem = Some("this is no name of a record; move the file elsewhere".to_owned());
+            return Ok(read::stamp(path)?.is_some());
+        };
+        if self.settled && read::stamp(path)? == Some(self.stamp) {
+            return Ok(true);
+        }
+        let kept = if self.good.is_some() { "; its last good content stands" } else { "" };
+        let (stamp, problem) = match read::record(path)? {
+            Content::Absent => return Ok(false),
+            Content::Unfit(why, stamp) => (stamp, Some(format!("{why}{kept}"))),
+            Content::Bytes(bytes, stamp) => match decode(key, &bytes) {
+                Ok(decoded) => {
+                    self.good = Some(decoded.record);
+                    let note = |newer| {
+                        format!(
+                            "written by a newer version ({newer}, this agent knows {}); what it knows is used",
+                            record::VERSION
+                        )
+                    };
+                    (stamp, decoded.newer.map(note))
+                }
+                Err(error) => (stamp, Some(format!("{error}{kept}"))),
+            },
+        };
+        self.stamp = stamp;
+        self.settled = now.duration_since(stamp.changed()) > STAMP_GRANULARITY;
+        self.problem = problem;
+        Ok(true)
+    }
+}
+
+/// File names without `.json`. Other files are none of our business, except for our own old leftovers.
+fn list(directory: &Path, now: Timestamp) -> io::Result<BTreeSet<String>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => return Err(error),
+    };
+    let mut stems = BTreeSet::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(write::TEMPORARY) {
+            sweep(&directory.join(name.as_ref()), now);
+        } else if let Some(stem) = name.strip_suffix(".json").filter(|stem| !stem.starts_with('.')) {
+            stems.insert(stem.to_owned());
+        }
+    }
+    Ok(stems)
+}
+
+/// Removes what an agent left that was killed while it wrote. Failing is no trouble: the next scan tries again.
+fn sweep(path: &Path, now: Timestamp) {
+    let Ok(Some(stamp)) = read::stamp(path) else { return };
+    if now.duration_since(stamp.modified()) > LEFTOVER_AFTER
+        && std::fs::remove_file(path).is_err()
+        && let Err(error) = std::fs::remove_dir_all(path)
+    {
+        tracing::debug!(path = %path.display(), %error, "a leftover can't be removed");
+    }
+}
+
+fn file(directory: &Path, stem: &str) -> PathBuf {
+    directory.join(format!("{stem}.json"))
+}
+
+/// Pools are named as blocks are.
+fn cidr_from_record_name(name: &str) -> Option<IpNet> {
+    Block::from_record_name(name).map(Block::net)
+}

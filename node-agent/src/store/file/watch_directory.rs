@@ -1,0 +1,305 @@
+//! The task that turns the directory into snapshots.
+//!
+//! Events only wake it. Each round reads the whole directory, so an event that was lost, a queue that
+//! overflowed or a directory that was exchanged costs a delay of at most one rescan.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use inotify::{Event, EventMask, EventStream, Inotify, WatchMask};
+use jiff::Timestamp;
+use nix::unistd::{AccessFlags, access};
+use tokio::time::Instant;
+
+use super::filesystem::{self, Trouble, UnfitDirectory};
+use super::scan::Scanner;
+use super::{FileOptions, Kind, Shared};
+use crate::node::Snapshot;
+
+/// However long a scan takes, changes wait no longer than this.
+const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);
+
+/// Makes the directories and tries what claims rest on. The root itself must be there.
+pub(super) fn prepare(root: &Path, allow_network: bool) -> Result<(), Trouble> {
+    if !allow_network {
+        refuse_network(root)?;
+    }
+    for kind in Kind::ALL {
+        let directory = root.join(kind.directory());
+        match std::fs::create_dir(&directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists || directory.is_dir() => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Each may be a mount of its own.
+        if !allow_network {
+            refuse_network(&directory)?;
+        }
+    }
+    filesystem::try_semantics(&root.join(Kind::Claim.directory()))
+}
+
+fn refuse_network(path: &Path) -> Result<(), Trouble> {
+    match filesystem::network_filesystem(path)? {
+        Some(kind) => Err(UnfitDirectory::Network { path: path.to_owned(), kind }.into()),
+        None => Ok(()),
+    }
+}
+
+/// Until the store is dropped.
+pub(super) async fn run(shared: Arc<Shared>, options: FileOptions, prepared: bool) {
+    let mut watcher = Watcher {
+        scanner: Some(Scanner::new(shared.records.root().to_owned())),
+        watch: None,
+        prepared,
+        said_that_it_polls: false,
+        missing_since: None,
+        last_scan: Duration::ZERO,
+        shared,
+        options,
+    };
+    loop {
+        watcher.round().await;
+        watcher.wait().await;
+    }
+}
+
+struct Watcher {
+    shared: Arc<Shared>,
+    options: FileOptions,
+    /// Away while a scan runs; made anew if that panicked.
+    scanner: Option<Scanner>,
+    watch: Option<Watch>,
+    /// The directories are there and were tried.
+    prepared: bool,
+    said_that_it_polls: bool,
+    missing_since: Option<Instant>,
+    last_scan: Duration,
+}
+
+/// A watch of these very directories, not of others that bear their names now.
+struct Watch {
+    events: EventStream<[u8; 4096]>,
+    identities: Vec<Identity>,
+}
+
+/// Device and inode of a directory; `None` if it is not there.
+type Identity = Option<(u64, u64)>;
+
+/// What a round found.
+struct Found {
+    prepared: Result<(), Trouble>,
+    snapshot: io::Result<Snapshot>,
+    writable: io::Result<()>,
+    identities: Vec<Identity>,
+    missing: bool,
+}
+
+impl Watcher {
+    /// Watches first and reads then, so that no change falls between the two.
+    async fn round(&mut self) {
+        if self.watch.is_none() && !self.options.allow_network_filesystem {
+            self.watch = self.start_watch();
+        }
+        let root = self.shared.records.root().to_owned();
+        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(root.clone()));
+        let needs_preparation = !self.prepared || self.shared.cannot_write();
+        let remake = self.missing_since.is_some_and(|since| since.elapsed() >= self.options.missing_grace);
+        let allow_network = self.options.allow_network_filesystem;
+        let began = Instant::now();
+        let found = tokio::task::spawn_blocking(move || {
+            let found = look(&root, &mut scanner, needs_preparation, remake, allow_network);
+            (scanner, found)
+        })
+        .await;
+        self.last_scan = began.elapsed();
+        match found {
+            Ok((scanner, found)) => {
+                self.scanner = Some(scanner);
+                self.take_in(found, needs_preparation);
+            }
+            Err(panic) => self.shared.reading(Err(&io::Error::other(panic))),
+        }
+    }
+
+    fn take_in(&mut self, found: Found, needed_preparation: bool) {
+        self.missing_since = match (found.missing, self.missing_since) {
+            (false, _) => None,
+            (true, since) => Some(since.unwrap_or_else(Instant::now)),
+        };
+        match found.prepared {
+            Ok(()) => {
+                self.prepared = !found.missing;
+                if needed_preparation || found.writable.is_err() {
+                    self.shared.writing(found.writable.as_ref().map(|_| ()));
+                }
+            }
+            Err(Trouble::Unfit(unfit)) => {
+                self.prepared = false;
+                self.shared.unfit(&unfit);
+                return;
+            }
+            Err(Trouble::Io(error)) => {
+                self.prepared = false;
+                self.shared.writing(Err(&error));
+            }
+        }
+        if self.watch.as_ref().is_some_and(|watch| watch.identities != found.identities) {
+            // Directories were exchanged or made meanwhile: watch those, and read them again.
+            self.watch = None;
+            self.shared.written.notify_one();
+        }
+        match found.snapshot {
+            Ok(snapshot) => {
+                self.shared.reading(Ok(()));
+                self.show(snapshot);
+            }
+            Err(error) => self.shared.reading(Err(&error)),
+        }
+    }
+
+    fn show(&self, mut snapshot: Snapshot) {
+        self.shared.snapshots.send_if_modified(|shown| {
+            let last = shown.as_ref().map_or(0, |shown| shown.revision);
+            snapshot.revision = last;
+            if shown.as_deref() == Some(&snapshot) {
+                return false;
+            }
+            snapshot.revision = last + 1;
+            *shown = Some(Arc::new(snapshot));
+            true
+        });
+    }
+
+    fn start_watch(&mut self) -> Option<Watch> {
+        let root = self.shared.records.root();
+        let identities = identities(root);
+        match watch(root) {
+            Ok(events) => Some(Watch { events, identities }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                if !self.said_that_it_polls {
+                    tracing::warn!(path = %root.display(), %error, poll = ?self.options.poll,
+                        "changes of the store can't be watched, it is polled; raise fs.inotify.max_user_instances");
+                }
+                self.said_that_it_polls = true;
+                None
+            }
+        }
+    }
+
+    /// Until something may have changed, and then a little longer, so that what comes together is read together.
+    async fn wait(&mut self) {
+        let usable = self.prepared && !self.shared.cannot_write();
+        let longest = if self.watch.is_some() && usable { self.options.rescan } else { self.options.poll };
+        let deadline = Instant::now() + longest;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => return,
+                () = self.shared.written.notified() => return,
+                seen = next(&mut self.watch) => match seen {
+                    Seen::Nothing => {}
+                    Seen::Change => break,
+                    Seen::Lost => {
+                        self.watch = None;
+                        return;
+                    }
+                },
+            }
+        }
+        let debounce = self.options.debounce.max(self.last_scan * 2).min(LONGEST_DEBOUNCE);
+        tokio::time::sleep(debounce).await;
+        while let Some(seen) = next(&mut self.watch).now_or_never() {
+            if matches!(seen, Seen::Lost) {
+                self.watch = None;
+                return;
+            }
+        }
+    }
+}
+
+fn look(root: &Path, scanner: &mut Scanner, prepare_it: bool, remake: bool, allow_network: bool) -> Found {
+    let mut missing =
+        matches!(std::fs::metadata(root), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    if missing && remake {
+        // Not with its parents: if those are away too, a mount is missing, and an empty store would be a lie.
+        missing = std::fs::create_dir(root).is_err();
+    }
+    let prepared = if missing {
+        Ok(())
+    } else if prepare_it || Kind::ALL.iter().any(|kind| !root.join(kind.directory()).exists()) {
+        prepare(root, allow_network)
+    } else {
+        Ok(())
+    };
+    // What is refused is not read either.
+    let snapshot = match prepared {
+        Err(Trouble::Unfit(_)) => Err(io::ErrorKind::Unsupported.into()),
+        Ok(()) | Err(Trouble::Io(_)) => scanner.scan(Timestamp::now()),
+    };
+    let writable = Kind::ALL
+        .iter()
+        .try_for_each(|kind| access(&root.join(kind.directory()), AccessFlags::W_OK))
+        .map_err(io::Error::from);
+    Found { prepared, snapshot, writable, identities: identities(root), missing }
+}
+
+fn identities(root: &Path) -> Vec<Identity> {
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
+    let below = Kind::ALL.iter().map(|kind| identity(&root.join(kind.directory())));
+    std::iter::once(identity(root)).chain(below).collect()
+}
+
+/// Attributes are not watched: a node's sign of life wakes nobody.
+fn watch(root: &Path) -> io::Result<EventStream<[u8; 4096]>> {
+    let gone = WatchMask::DELETE_SELF | WatchMask::MOVE_SELF | WatchMask::ONLYDIR;
+    let names = WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE;
+    let inotify = Inotify::init()?;
+    inotify.watches().add(root, gone | names)?;
+    for kind in Kind::ALL {
+        let added = inotify.watches().add(root.join(kind.directory()), gone | names | WatchMask::CLOSE_WRITE);
+        match added {
+            // Its creation is seen in the root.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => drop(other?),
+        }
+    }
+    inotify.into_event_stream([0; 4096])
+}
+
+enum Seen {
+    /// Temporary files and the like.
+    Nothing,
+    Change,
+    /// What was watched is gone, or events were.
+    Lost,
+}
+
+/// Never ends without a watch.
+async fn next(watch: &mut Option<Watch>) -> Seen {
+    match watch {
+        None => std::future::pending().await,
+        Some(watch) => match watch.events.next().await {
+            Some(Ok(event)) => meaning(&event),
+            Some(Err(_)) | None => Seen::Lost,
+        },
+    }
+}
+
+fn meaning(event: &Event<std::ffi::OsString>) -> Seen {
+    let is_hidden = event.name.as_ref().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    if is_hidden {
+        return Seen::Nothing;
+    }
+    let lost = EventMask::DELETE_SELF
+        | EventMask::MOVE_SELF
+        | EventMask::UNMOUNT
+        | EventMask::IGNORED
+        | EventMask::Q_OVERFLOW
+        | EventMask::ISDIR;
+    if event.mask.intersects(lost) { Seen::Lost } else { Seen::Change }
+}
