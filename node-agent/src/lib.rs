@@ -7,9 +7,11 @@ pub mod liveness;
 pub mod metrics;
 pub mod node;
 pub mod path;
+pub mod plan;
 pub mod status;
 pub mod store;
 pub mod telemetry;
+pub mod underlay;
 
 #[cfg(test)]
 extern crate self as node_agent;

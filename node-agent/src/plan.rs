@@ -1,0 +1,266 @@
+//! What follows from the world: BGP peers, announcements and the wanted kernel state. Pure.
+//!
+//! [`plan()`] is the only place where a pod block's route is decided, native or tunnelled. It reads the world
+//! in four steps, one module each: `cluster` (who is a member, with which blocks, and what is refused),
+//! `evidence` with [`crate::path`] (the path of each pair), `sessions` (BGP peers and routes from outside),
+//! `objects` (devices, neighbours, nexthops, routes, rules). `identity` holds the functions of a name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bgp::Family;
+use bgp::speaker::{Peer, PeerName, Routes, SpeakerStatus};
+use config::Config;
+use ipnet::IpNet;
+use vxlan::{FdbKey, LinkName, NeighborKey, NexthopId, Observed, RouteKey, State};
+
+use crate::node::{Block, NodeName, NodeRecord, Snapshot};
+use crate::path::{self, Decision, End, Path};
+use crate::status::RefusedPrefix;
+use crate::underlay::Local;
+
+mod cluster;
+mod evidence;
+mod external;
+mod identity;
+mod objects;
+mod sessions;
+
+pub use identity::{device_name, link_local, router_id, vtep_mac};
+
+use cluster::Cluster;
+
+/// Routing table `main`.
+pub const MAIN_TABLE: u32 = 254;
+/// Metric of the pool-wide `unreachable` routes: the worst there is.
+pub const UNREACHABLE_METRIC: u32 = u32::MAX;
+
+/// Everything that a plan follows from.
+#[derive(Debug, Clone, Copy)]
+pub struct World<'a> {
+    /// This node's own record.
+    pub own: &'a NodeRecord,
+    /// Configuration.
+    pub config: &'a Config,
+    /// What the store holds.
+    pub snapshot: &'a Snapshot,
+    /// Blocks that this node holds, oldest first; a lost one is not among them.
+    pub held: &'a [Block],
+    /// This node's own underlay.
+    pub local: &'a Local,
+    /// What the kernel holds.
+    pub observed: &'a Observed,
+    /// The state of the BGP sessions.
+    pub sessions: &'a SpeakerStatus,
+    /// What they have delivered.
+    pub learned: &'a Routes,
+    /// What the last plan decided, empty after a start.
+    pub memory: &'a Memory,
+    /// The agent has started not long ago: a pair that is native in the kernel stays native until its session
+    /// has delivered or has shown that it does not.
+    pub holding: bool,
+}
+
+/// What one plan leaves to the next.
+pub type Memory = BTreeMap<(NodeName, Family), PairMemory>;
+
+/// What is remembered of a pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairMemory {
+    /// The path decided.
+    pub path: Path,
+    /// Blocks that the session had delivered.
+    pub delivered: BTreeSet<Block>,
+}
+
+/// What follows from a world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// BGP peers wanted.
+    pub peers: BTreeMap<PeerName, Peer>,
+    /// Prefixes to announce.
+    pub announce: BTreeSet<IpNet>,
+    /// Kernel state wanted.
+    pub dataplane: State,
+    /// The pairs, sorted by peer, then family.
+    pub pairs: Vec<PairPlan>,
+    /// Whose routes they are: the node, or the outside speaker, by prefix and table.
+    pub owners: BTreeMap<RouteKey, String>,
+    /// Accepted by the speaker and refused here, by peer.
+    pub refused: BTreeMap<PeerName, Vec<RefusedPrefix>>,
+    /// What an operator should know, sorted.
+    pub findings: BTreeSet<Finding>,
+    /// For the next plan.
+    pub memory: Memory,
+    /// Our tunnel addresses.
+    pub tunnel_addresses: BTreeMap<Family, IpAddr>,
+}
+
+/// A pair of this node with a peer, for one family of pod addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairPlan {
+    /// The peer.
+    pub peer: NodeName,
+    /// Family of the pod addresses.
+    pub family: Family,
+    /// The path and why.
+    pub decision: Decision,
+    /// The peer's blocks of this family, oldest first.
+    pub blocks: Vec<Block>,
+    /// Our underlay address that serves the pair.
+    pub local: Option<IpAddr>,
+    /// The peer's.
+    pub remote: Option<IpAddr>,
+    /// Largest packet in bytes that the path's device takes.
+    pub mtu: u32,
+    /// What the kernel must hold for this path.
+    pub needs: Needs,
+}
+
+/// Keys of kernel objects that a path needs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// Tunnel device.
+    pub link: Option<LinkName>,
+    /// Neighbour of the tunnel next hop.
+    pub neighbor: Option<NeighborKey>,
+    /// Forwarding entry.
+    pub fdb: Option<FdbKey>,
+    /// Nexthop object.
+    pub nexthop: Option<NexthopId>,
+    /// Routes of the blocks and of the peer's underlay address.
+    pub routes: Vec<RouteKey>,
+}
+
+impl Needs {
+    /// Whether `present` holds all of it as `wanted` has it.
+    #[must_use]
+    pub fn met(&self, wanted: &State, present: &State) -> bool {
+        fn same<K: Ord, V: PartialEq>(key: &K, wanted: &BTreeMap<K, V>, present: &BTreeMap<K, V>) -> bool {
+            wanted.get(key).is_some_and(|value| present.get(key) == Some(value))
+        }
+        self.link.iter().all(|key| same(key, &wanted.links, &present.links))
+            && self.neighbor.iter().all(|key| same(key, &wanted.neighbors, &present.neighbors))
+            && self.fdb.iter().all(|key| same(key, &wanted.fdb, &present.fdb))
+            && self.nexthop.iter().all(|key| same(key, &wanted.nexthops, &present.nexthops))
+            && self.routes.iter().all(|key| same(key, &wanted.routes, &present.routes))
+    }
+}
+
+/// Something that an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// A stable word.
+    pub kind: &'static str,
+    /// What it is about; empty for the node itself.
+    pub subject: String,
+    /// A sentence with what to do.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding.
+    #[must_use]
+    pub fn new(kind: &'static str, subject: impl ToString, message: impl Into<String>) -> Self {
+        Self { kind, subject: subject.to_string(), message: message.into() }
+    }
+}
+
+/// Makes the plan.
+#[must_use]
+pub fn plan(world: &World<'_>) -> Plan {
+    let mut findings = BTreeSet::new();
+    let cluster = Cluster::read(world, &mut findings);
+    let (pairs, memory) = pairs(world, &cluster);
+    let mut sessions = sessions::sessions(world, &cluster, &pairs, &mut findings);
+    let external = external::routes(world, &cluster, &mut sessions.refused, &mut findings);
+    let objects = objects::objects(world, &cluster, pairs, &external);
+    Plan {
+        peers: sessions.peers,
+        announce: world.held.iter().map(|block| block.net()).collect(),
+        dataplane: objects.state,
+        pairs: objects.pairs,
+        owners: objects.owners,
+        refused: sessions.refused,
+        findings,
+        memory,
+        tunnel_addresses: cluster.own.tunnel_addresses(),
+    }
+}
+
+/// Prefixes for which routes of others matter.
+#[must_use]
+pub fn watched(config: &Config, snapshot: &Snapshot) -> Vec<IpNet> {
+    let pools = config.pools.iter().map(|pool| pool.cidr);
+    let blocks = snapshot.claims.keys().map(|block| block.net());
+    pools.chain(blocks).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Families of pod addresses that the configuration has pools of.
+#[must_use]
+pub fn families(config: &Config) -> BTreeSet<Family> {
+    config.pools.iter().map(|pool| Family::of(pool.cidr)).collect()
+}
+
+/// What this node says of itself.
+#[must_use]
+pub fn own_record(name: &NodeName, config: &Config, local: &Local) -> NodeRecord {
+    let underlay = local.underlay();
+    let capabilities = path::capabilities();
+    NodeRecord {
+        name: name.clone(),
+        underlay,
+        asn: config.bgp.asn,
+        router_id: router_id(name, config.bgp.router_id, &underlay),
+        bgp_port: config.bgp.port,
+        vni: config.vxlan.vni,
+        vxlan_port: config.vxlan.port,
+        labels: config.node.labels.clone(),
+        common_digest: path::common_digest(
+            &config.paths,
+            config.vxlan.vni,
+            config.vxlan.port,
+            &families(config),
+            &capabilities,
+        ),
+        capabilities,
+        unknown: BTreeMap::new(),
+    }
+}
+
+/// Decides every pair. What the kernel must hold for it is filled in by `objects`.
+fn pairs(world: &World<'_>, cluster: &Cluster) -> (Vec<PairPlan>, Memory) {
+    let mut pairs = Vec::new();
+    let mut memory = Memory::new();
+    for (name, peer) in &cluster.peers {
+        for family in Family::ALL {
+            let blocks = peer.blocks_of(family);
+            let has_block = cluster.own.has_block(family);
+            if blocks.is_empty() && !has_block {
+                continue;
+            }
+            let (evidence, delivered) = evidence::evidence(world, cluster, name, family);
+            let ends = (
+                End { record: &cluster.own.record, has_block },
+                End { record: &peer.record, has_block: !blocks.is_empty() },
+            );
+            let decision = path::decide(ends.0, ends.1, family, &world.config.paths, evidence);
+            let (own, other) = (&cluster.own.record, &peer.record);
+            memory.insert((name.clone(), family), PairMemory { path: decision.path, delivered });
+            pairs.push(PairPlan {
+                peer: name.clone(),
+                family,
+                blocks,
+                local: path::serving_address(own, other, decision.path, family),
+                remote: path::serving_address(other, own, decision.path, family),
+                mtu: 0,
+                needs: Needs::default(),
+                decision,
+            });
+        }
+    }
+    (pairs, memory)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,313 @@
+//! Who is a member of the cluster, with which blocks: the snapshot as far as it is believed (invariant 10).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bgp::Family;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use vxlan::NexthopId;
+
+use super::identity::NexthopIds;
+use super::{Finding, World, vtep_mac};
+use crate::node::{Block, Claim, NodeName, NodeRecord};
+use crate::path::{self, Class};
+
+/// A member.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    /// Its record, without the underlay addresses that are not believed.
+    pub record: NodeRecord,
+    /// Its blocks, oldest first.
+    pub blocks: Vec<Block>,
+    /// When the youngest of its claims was made: of two nodes with one address, the later one lives.
+    pub youngest_claim: Timestamp,
+}
+
+impl Member {
+    pub(super) fn blocks_of(&self, family: Family) -> Vec<Block> {
+        self.blocks.iter().copied().filter(|block| Family::of(block.net()) == family).collect()
+    }
+
+    pub(super) fn has_block(&self, family: Family) -> bool {
+        self.blocks.iter().any(|block| Family::of(block.net()) == family)
+    }
+
+    /// The network address of the oldest block of the family (invariant 11).
+    pub(super) fn tunnel_address(&self, family: Family) -> Option<IpAddr> {
+        self.blocks.iter().find(|block| Family::of(block.net()) == family).map(|block| block.network())
+    }
+
+    pub(super) fn tunnel_addresses(&self) -> BTreeMap<Family, IpAddr> {
+        Family::ALL
+            .into_iter()
+            .filter_map(|family| self.tunnel_address(family).map(|address| (family, address)))
+            .collect()
+    }
+
+    pub(super) fn underlay_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        Family::ALL
+            .into_iter()
+            .filter_map(|family| path::address(&self.record.underlay, family))
+            .map(|net| net.addr())
+    }
+}
+
+/// The cluster as this node sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Cluster {
+    /// This node.
+    pub own: Member,
+    /// The others.
+    pub peers: BTreeMap<NodeName, Member>,
+    /// Pools that get their routes and rules: those without an underlay address of this node.
+    pub pools: Vec<IpNet>,
+    /// Which node answers at an underlay address.
+    pub at: BTreeMap<IpAddr, NodeName>,
+    /// Ids of the peers' nexthop objects.
+    pub nexthops: BTreeMap<(NodeName, Family), NexthopId>,
+    /// The ids given so far.
+    pub ids: NexthopIds,
+}
+
+impl Cluster {
+    pub(super) fn read(world: &World<'_>, findings: &mut BTreeSet<Finding>) -> Self {
+        let own =
+            Member { record: world.own.clone(), blocks: world.held.to_vec(), youngest_claim: Timestamp::MAX };
+        let mut peers: BTreeMap<NodeName, Member> = world
+            .snapshot
+            .nodes
+            .iter()
+            .filter(|(name, _)| **name != world.own.name)
+            .map(|(name, record)| {
+                let member =
+                    Member { record: record.clone(), blocks: Vec::new(), youngest_claim: Timestamp::MIN };
+                (name.clone(), member)
+            })
+            .collect();
+        for (name, peer) in &mut peers {
+            // The name of the record is the node's name, whatever its content says.
+            peer.record.name = name.clone();
+            disbelieve_pool_addresses(world, peer, findings);
+        }
+        give_blocks(world, &mut peers, findings);
+        let mut ids = NexthopIds::new(world.config.kernel.nexthop_base);
+        let mut nexthops = BTreeMap::new();
+        for name in peers.keys() {
+            for family in Family::ALL {
+                nexthops.insert((name.clone(), family), ids.assign(&format!("{name}/{family}")));
+            }
+        }
+        let cluster = Self {
+            nexthops,
+            ids,
+            pools: pools_without(world, findings),
+            at: addresses(&own, &peers, findings),
+            own,
+            peers,
+        };
+        cluster.report(world, findings);
+        cluster
+    }
+
+    /// Every underlay address of the cluster.
+    pub(super) fn is_underlay(&self, address: IpAddr) -> bool {
+        self.at.contains_key(&address)
+    }
+
+    fn report(&self, world: &World<'_>, findings: &mut BTreeSet<Finding>) {
+        let mut identifiers: BTreeMap<_, Vec<&NodeName>> = BTreeMap::new();
+        let mut macs: BTreeMap<_, Vec<&NodeName>> = BTreeMap::new();
+        let own = (&self.own.record.name, &self.own);
+        for (name, member) in self.peers.iter().chain([own]) {
+            identifiers.entry((member.record.asn, member.record.router_id)).or_default().push(name);
+            macs.entry(vtep_mac(name)).or_default().push(name);
+        }
+        for ((_, identifier), names) in identifiers.iter().filter(|(_, names)| names.len() > 1) {
+            findings.insert(Finding::new(
+                "RouterIdDuplicate",
+                identifier,
+                format!(
+                    "{} have the same BGP identifier and can't peer with each other: set bgp.routerId on all but one of them",
+                    listed(names)
+                ),
+            ));
+        }
+        for (mac, names) in macs.iter().filter(|(_, names)| names.len() > 1) {
+            findings.insert(Finding::new(
+                "VtepMacDuplicate",
+                mac,
+                format!("the names of {} give the same tunnel address: rename one of them", listed(names)),
+            ));
+        }
+        for (name, peer) in &self.peers {
+            if peer.record.common_digest != world.own.common_digest {
+                findings.insert(Finding::new(
+                    "PolicyDiffers",
+                    name,
+                    format!(
+                        "{name} is configured differently (paths, vxlan or families of pools): the pair uses a path that both can receive until the files are the same"
+                    ),
+                ));
+            }
+            if let Some(Class::HostPrefix) = Family::ALL
+                .into_iter()
+                .find_map(|family| path::class(&world.own.underlay, &peer.record.underlay, family))
+            {
+                findings.insert(Finding::new(
+                    "HostPrefix",
+                    name,
+                    format!(
+                        "{} and {name} can't share a subnet because one of them has an address with the prefix of a single host: they count as different subnets, a rule in paths.rules can say otherwise",
+                        world.own.name
+                    ),
+                ));
+            }
+        }
+    }
+}
+
+/// An underlay address out of a pool would be reached through itself: it counts as missing.
+fn disbelieve_pool_addresses(world: &World<'_>, peer: &mut Member, findings: &mut BTreeSet<Finding>) {
+    let in_pool =
+        |address: IpAddr| world.config.pools.iter().find(|pool| pool.cidr.contains(&address)).map(|p| p.cidr);
+    let name = peer.record.name.clone();
+    let mut report = |address: IpAddr, pool: IpNet| {
+        findings.insert(Finding::new(
+            "UnderlayInPool",
+            &name,
+            format!("the underlay address {address} of {name} lies in the pool {pool} and is not used: pools must not contain addresses of nodes"),
+        ));
+    };
+    let underlay = &mut peer.record.underlay;
+    if let Some(net) = underlay.ipv4
+        && let Some(pool) = in_pool(net.addr().into())
+    {
+        report(net.addr().into(), pool);
+        underlay.ipv4 = None;
+    }
+    if let Some(net) = underlay.ipv6
+        && let Some(pool) = in_pool(net.addr().into())
+    {
+        report(net.addr().into(), pool);
+        underlay.ipv6 = None;
+    }
+}
+
+/// Gives each peer the blocks whose claims name it, as far as they can be believed.
+fn give_blocks(world: &World<'_>, peers: &mut BTreeMap<NodeName, Member>, findings: &mut BTreeSet<Finding>) {
+    let pools: BTreeSet<IpNet> =
+        world.config.pools.iter().map(|pool| pool.cidr).chain(world.snapshot.pools.keys().copied()).collect();
+    let underlays: Vec<IpAddr> = peers
+        .values()
+        .flat_map(|peer| peer.underlay_addresses().collect::<Vec<_>>())
+        .chain(Family::ALL.iter().filter_map(|f| path::address(&world.own.underlay, *f)).map(|n| n.addr()))
+        .collect();
+    let mut claims: Vec<&Claim> = world.snapshot.claims.values().collect();
+    claims.sort_by_key(|claim| (claim.claimed_at, claim.block));
+    for claim in claims {
+        let Some(holder) = claim.holder.as_ref().filter(|holder| **holder != world.own.name) else {
+            continue;
+        };
+        let net = claim.block.net();
+        let refuse = if let Some(own) = world.held.iter().find(|own| overlap(own.net(), net)) {
+            Some((
+                "BlockOverlap",
+                format!(
+                    "{net}, claimed by {holder}, overlaps this node's block {own}: it gets no route; release one of them"
+                ),
+            ))
+        } else if !pools.iter().any(|pool| pool.contains(&net)) {
+            Some((
+                "BlockOutsidePools",
+                format!(
+                    "{net}, claimed by {holder}, is in no pool: it gets no route; add its pool to the configuration"
+                ),
+            ))
+        } else {
+            underlays.iter().find(|address| net.contains(*address)).map(|address| {
+                ("BlockOverlap", format!("{net}, claimed by {holder}, contains the underlay address {address}: it gets no route"))
+            })
+        };
+        if let Some((kind, message)) = refuse {
+            findings.insert(Finding::new(kind, net, message));
+            continue;
+        }
+        match peers.get_mut(holder) {
+            Some(peer) => {
+                peer.blocks.push(claim.block);
+                peer.youngest_claim = peer.youngest_claim.max(claim.claimed_at);
+            }
+            None => {
+                findings.insert(Finding::new(
+                    "HolderUnknown",
+                    net,
+                    format!("{net} is claimed by {holder}, which has no record: it gets no route; if the node is gone for good, `pairway node delete {holder}` frees its blocks"),
+                ));
+            }
+        }
+    }
+}
+
+fn pools_without(world: &World<'_>, findings: &mut BTreeSet<Finding>) -> Vec<IpNet> {
+    let own: Vec<IpAddr> = Family::ALL
+        .into_iter()
+        .filter_map(|family| path::address(&world.own.underlay, family))
+        .map(|net| net.addr())
+        .collect();
+    let mut pools = Vec::new();
+    for pool in &world.config.pools {
+        match own.iter().find(|address| pool.cidr.contains(*address)) {
+            None => pools.push(pool.cidr),
+            Some(address) => {
+                findings.insert(Finding::new(
+                    "PoolContainsUnderlay",
+                    pool.cidr,
+                    format!("the pool {} contains this node's underlay address {address}: it gets no unreachable route and no rule; choose a pool apart from the nodes' addresses", pool.cidr),
+                ));
+            }
+        }
+    }
+    pools
+}
+
+/// Who answers at which address. Of several nodes with one address the one with the youngest claim does: the
+/// others are left over from a node that was renamed or gave the address away.
+fn addresses(
+    own: &Member,
+    peers: &BTreeMap<NodeName, Member>,
+    findings: &mut BTreeSet<Finding>,
+) -> BTreeMap<IpAddr, NodeName> {
+    let mut all: BTreeMap<IpAddr, Vec<&Member>> = BTreeMap::new();
+    for member in peers.values().chain([own]) {
+        for address in member.underlay_addresses() {
+            all.entry(address).or_default().push(member);
+        }
+    }
+    let mut at = BTreeMap::new();
+    for (address, mut members) in all {
+        members.sort_by_key(|member| (member.youngest_claim, &member.record.name));
+        let names: Vec<&NodeName> = members.iter().map(|member| &member.record.name).collect();
+        if names.len() > 1 {
+            findings.insert(Finding::new(
+                "UnderlayAddressDuplicate",
+                address,
+                format!("{} have the same underlay address {address}: correct one of them, or `pairway node delete` the one that is gone", listed(&names)),
+            ));
+        }
+        if let Some(last) = names.last() {
+            at.insert(address, (*last).clone());
+        }
+    }
+    at
+}
+
+fn listed(names: &[&NodeName]) -> String {
+    let mut names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    names.sort_unstable();
+    names.join(" and ")
+}
+
+pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b) || b.contains(&a)
+}

@@ -1,0 +1,130 @@
+//! Functions of a name: no allocator, nothing to leak, the same after a reboot (invariant 11).
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bgp::Family;
+use sha2::{Digest, Sha256};
+use vxlan::{LinkName, Mac, Marks, NexthopId};
+
+use crate::node::{NodeName, Underlay};
+
+/// The Ethernet address of a node's VTEP: the first six bytes of SHA-256 over `pairway vtep` and the name, made
+/// a locally administered unicast address.
+#[must_use]
+pub fn vtep_mac(name: &NodeName) -> Mac {
+    let digest = hash("pairway vtep", name.as_str());
+    let mut bytes = [0; 6];
+    bytes.copy_from_slice(&digest[..6]);
+    bytes[0] = (bytes[0] | 0x02) & 0xfe;
+    Mac(bytes)
+}
+
+/// The IPv6 link-local address of an Ethernet address (RFC 4291 appendix A): the next hop of IPv6 in the tunnel.
+#[must_use]
+pub const fn link_local(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    Ipv6Addr::new(
+        0xfe80,
+        0,
+        0,
+        0,
+        u16::from_be_bytes([a ^ 0x02, b]),
+        u16::from_be_bytes([c, 0xff]),
+        u16::from_be_bytes([0xfe, d]),
+        u16::from_be_bytes([e, f]),
+    )
+}
+
+/// The BGP identifier: as configured, else the underlay's IPv4 address, else a hash of the name (RFC 6286 wants
+/// any number but zero).
+#[must_use]
+pub fn router_id(name: &NodeName, configured: Option<Ipv4Addr>, underlay: &Underlay) -> Ipv4Addr {
+    configured.or_else(|| underlay.ipv4.map(|net| net.addr())).unwrap_or_else(|| {
+        let digest = hash("pairway router id", name.as_str());
+        let number = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+        Ipv4Addr::from(number.max(1))
+    })
+}
+
+/// Name of the tunnel device of an underlay family: `pairway-vx4`. `None` if the configured beginning is too long.
+#[must_use]
+pub fn device_name(prefix: &str, underlay: Family) -> Option<LinkName> {
+    let digit = match underlay {
+        Family::Ipv4 => 4,
+        Family::Ipv6 => 6,
+    };
+    format!("{prefix}-vx{digit}").parse().ok()
+}
+
+/// Gives ids to nexthop objects: base plus a hash of the key, the next free one where two keys meet. The same
+/// keys in the same order get the same ids on every start.
+#[derive(Debug, Clone)]
+pub(super) struct NexthopIds {
+    base: u32,
+    taken: BTreeSet<u32>,
+}
+
+impl NexthopIds {
+    pub(super) const fn new(base: u32) -> Self {
+        Self { base, taken: BTreeSet::new() }
+    }
+
+    pub(super) fn assign(&mut self, key: &str) -> NexthopId {
+        let digest = hash("pairway nexthop", key);
+        let mut offset =
+            u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % Marks::NEXTHOP_IDS;
+        while !self.taken.insert(offset) {
+            offset = (offset + 1) % Marks::NEXTHOP_IDS;
+        }
+        NexthopId(self.base.wrapping_add(offset))
+    }
+}
+
+fn hash(purpose: &str, text: &str) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(purpose.as_bytes());
+    digest.update([0]);
+    digest.update(text.as_bytes());
+    digest.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_fixed() {
+        let name: NodeName = "n1".parse().unwrap();
+        // Peers of every version compute these: a change cuts tunnels in a mixed cluster.
+        let mac = vtep_mac(&name);
+        assert_eq!(mac.to_string(), "da:5e:ba:39:b8:42");
+        assert_eq!(mac.0[0] & 0x03, 0x02, "locally administered, unicast");
+        assert_eq!(
+            link_local(Mac([0x02, 0x11, 0x22, 0x33, 0x44, 0x55])).to_string(),
+            "fe80::11:22ff:fe33:4455"
+        );
+        assert_eq!(router_id(&name, None, &Underlay::default()).to_string(), "114.151.142.213");
+        assert_eq!(device_name("pairway", Family::Ipv6).unwrap().as_str(), "pairway-vx6");
+        assert_eq!(device_name("a-name-too-long", Family::Ipv4), None);
+    }
+
+    #[test]
+    fn nexthop_ids_are_distinct_and_in_range() {
+        let assign = || {
+            let mut ids = NexthopIds::new(0x7000_0000);
+            let assigned: Vec<NexthopId> =
+                (0..20_000).map(|index| ids.assign(&format!("n{index}/ipv4"))).collect();
+            // The hash of the same key meets itself: the next id is taken.
+            let again = ids.assign("n0/ipv4");
+            assert!(!assigned.contains(&again));
+            assigned
+        };
+        let ids = assign();
+        let distinct: BTreeSet<NexthopId> = ids.iter().copied().collect();
+        assert_eq!(distinct.len(), ids.len());
+        let marks = Marks { route_protocol: 1, ifalias: String::new(), nexthop_base: 0x7000_0000 };
+        assert!(ids.iter().all(|id| marks.owns_nexthop(*id)));
+        assert_eq!(ids, assign());
+    }
+}

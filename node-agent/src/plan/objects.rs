@@ -1,0 +1,247 @@
+//! The wanted kernel state.
+//!
+//! Tunnel devices, forwarding and neighbour entries stand for every peer, native ones too: both forms are
+//! always received (invariant 6) and moving a peer is one message to its nexthop object.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bgp::Family;
+use ipnet::IpNet;
+use vxlan::{
+    Address, FdbKey, Gateway, LinkName, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget, Rule,
+    State, Vni, VxlanLink,
+};
+
+use super::cluster::{Cluster, Member};
+use super::external::ExternalRoute;
+use super::{MAIN_TABLE, PairPlan, UNREACHABLE_METRIC, World, device_name, link_local, vtep_mac};
+use crate::path::{self, Path};
+use crate::underlay::LocalAddress;
+
+pub(super) struct Objects {
+    pub state: State,
+    pub pairs: Vec<PairPlan>,
+    pub owners: BTreeMap<RouteKey, String>,
+}
+
+pub(super) fn objects(
+    world: &World<'_>,
+    cluster: &Cluster,
+    mut pairs: Vec<PairPlan>,
+    external: &BTreeMap<IpNet, ExternalRoute>,
+) -> Objects {
+    let mut build = Build { world, cluster, state: State::default(), owners: BTreeMap::new() };
+    build.pools();
+    // A node without a block has no tunnel address and no pairs.
+    if !cluster.own.blocks.is_empty() {
+        build.devices();
+        for pair in &mut pairs {
+            build.pair(pair);
+        }
+        build.hosts(&mut pairs);
+    }
+    build.external(external);
+    build.reverse_path_filter();
+    Objects { state: build.state, pairs, owners: build.owners }
+}
+
+struct Build<'a> {
+    world: &'a World<'a>,
+    cluster: &'a Cluster,
+    state: State,
+    owners: BTreeMap<RouteKey, String>,
+}
+
+/// How to reach a peer through the tunnel.
+struct Tunnel<'a> {
+    link: LinkName,
+    device: &'a VxlanLink,
+    remote: IpAddr,
+}
+
+impl Build<'_> {
+    /// What stops packets for missing blocks from leaving by the default route (invariant 9), and what leads
+    /// packets from pods to nodes into our table.
+    fn pools(&mut self) {
+        let kernel = &self.world.config.kernel;
+        for pool in &self.cluster.pools {
+            self.state.routes.insert(
+                RouteKey { table: MAIN_TABLE, prefix: *pool, metric: UNREACHABLE_METRIC },
+                Route { target: RouteTarget::Unreachable, source: None, mtu: None },
+            );
+            self.state.rules.insert(Rule {
+                priority: kernel.rule_priority,
+                from: *pool,
+                table: kernel.table,
+            });
+        }
+    }
+
+    /// One device per underlay family that any pair's tunnel uses: IPv4 where both ends have it.
+    fn devices(&mut self) {
+        let needs_ipv6 =
+            self.cluster.peers.values().any(|peer| {
+                path::tunnel_underlay(&self.cluster.own.record, &peer.record) == Ok(Family::Ipv6)
+            });
+        for family in Family::ALL {
+            let Some(local) = self.world.local.of(family) else { continue };
+            if family == Family::Ipv6 && self.world.local.ipv4.is_some() && !needs_ipv6 {
+                continue;
+            }
+            self.device(family, local);
+        }
+    }
+
+    fn device(&mut self, family: Family, local: &LocalAddress) {
+        let config = self.world.config;
+        let Some(link) = device_name(&config.kernel.device_prefix, family) else { return };
+        let address = local.address.addr();
+        self.state.links.insert(
+            link.clone(),
+            VxlanLink {
+                vni: Vni(config.vxlan.vni),
+                port: config.vxlan.port,
+                local: address,
+                underlay: local.link.clone(),
+                mac: vtep_mac(&self.world.own.name),
+                mtu: local.mtu.saturating_sub(VxlanLink::overhead(address)),
+                up: true,
+            },
+        );
+        for address in self.cluster.own.tunnel_addresses().into_values() {
+            self.state.addresses.insert(Address { link: link.clone(), address: IpNet::from(address) });
+        }
+    }
+
+    fn pair(&mut self, pair: &mut PairPlan) {
+        let Some(peer) = self.cluster.peers.get(&pair.peer) else { return };
+        let tunnel = self.tunnel(peer);
+        let mac = vtep_mac(&pair.peer);
+        if let Some(Tunnel { link, device, remote }) = &tunnel
+            && let Some(via) = self.tunnel_gateway(peer, pair.family)
+        {
+            let fdb = FdbKey { link: link.clone(), mac };
+            let neighbor = NeighborKey { link: link.clone(), address: via.address };
+            if pair.decision.path == Path::Vxlan {
+                pair.mtu = device.mtu;
+                pair.needs.link = Some(link.clone());
+                pair.needs.fdb = Some(fdb.clone());
+                pair.needs.neighbor = Some(neighbor.clone());
+            }
+            let remote = *remote;
+            self.state.fdb.insert(fdb, remote);
+            self.state.neighbors.insert(neighbor, mac);
+        }
+        let Some(nexthop) = self.nexthop(pair, peer) else { return };
+        let Some(id) = self.cluster.nexthops.get(&(pair.peer.clone(), pair.family)).copied() else { return };
+        if pair.decision.path == Path::Native {
+            pair.mtu = self.world.local.of(pair.family).map_or(0, |local| local.mtu);
+        }
+        self.state.nexthops.insert(id, nexthop);
+        pair.needs.nexthop = Some(id);
+        for block in &pair.blocks {
+            let key = self.block_route(block.net(), id, pair.peer.to_string());
+            pair.needs.routes.push(key);
+        }
+    }
+
+    fn tunnel(&self, peer: &Member) -> Option<Tunnel<'_>> {
+        let family = path::tunnel_underlay(&self.cluster.own.record, &peer.record).ok()?;
+        let link = device_name(&self.world.config.kernel.device_prefix, family)?;
+        let device = self.state.links.get(&link)?;
+        let remote = path::address(&peer.record.underlay, family)?.addr();
+        Some(Tunnel { link, device, remote })
+    }
+
+    /// Next hop of a peer in the tunnel: its tunnel address in IPv4. In IPv6 the link-local address of its MAC:
+    /// the kernel refuses a gateway inside of a block that is routed natively at that moment.
+    fn tunnel_gateway(&self, peer: &Member, family: Family) -> Option<Gateway> {
+        let tunnel = peer.tunnel_address(family)?;
+        Some(match family {
+            Family::Ipv4 => Gateway { address: tunnel, onlink: true },
+            Family::Ipv6 => {
+                Gateway { address: link_local(vtep_mac(&peer.record.name)).into(), onlink: false }
+            }
+        })
+    }
+
+    fn nexthop(&self, pair: &PairPlan, peer: &Member) -> Option<Nexthop> {
+        match pair.decision.path {
+            Path::None => None,
+            Path::Native => Some(Nexthop {
+                gateway: Gateway {
+                    address: path::address(&peer.record.underlay, pair.family)?.addr(),
+                    onlink: false,
+                },
+                link: self.world.local.of(pair.family)?.link.clone(),
+            }),
+            Path::Vxlan => Some(Nexthop {
+                gateway: self.tunnel_gateway(peer, pair.family)?,
+                link: self.tunnel(peer)?.link,
+            }),
+        }
+    }
+
+    fn block_route(&mut self, prefix: IpNet, id: NexthopId, owner: String) -> RouteKey {
+        let key = RouteKey { table: MAIN_TABLE, prefix, metric: self.world.config.kernel.route_metric };
+        self.state.routes.insert(key, Route { target: RouteTarget::Nexthop(id), source: None, mtu: None });
+        self.owners.insert(key, owner);
+        key
+    }
+
+    /// In the table that packets from pods look into: each peer's underlay address, on the nexthop object of its
+    /// blocks. An address that several nodes claim belongs to the one that lives.
+    fn hosts(&mut self, pairs: &mut [PairPlan]) {
+        let kernel = &self.world.config.kernel;
+        for pair in pairs {
+            let (Some(id), Some(peer)) = (pair.needs.nexthop, self.cluster.peers.get(&pair.peer)) else {
+                continue;
+            };
+            let Some(address) = path::address(&peer.record.underlay, pair.family) else { continue };
+            if self.cluster.at.get(&address.addr()) != Some(&pair.peer) {
+                continue;
+            }
+            let prefix = IpNet::from(address.addr());
+            let key = RouteKey { table: kernel.table, prefix, metric: kernel.route_metric };
+            self.state
+                .routes
+                .insert(key, Route { target: RouteTarget::Nexthop(id), source: None, mtu: None });
+            self.owners.insert(key, pair.peer.to_string());
+            pair.needs.routes.push(key);
+        }
+    }
+
+    fn external(&mut self, external: &BTreeMap<IpNet, ExternalRoute>) {
+        let mut ids = self.cluster.ids.clone();
+        let mut gateways: BTreeMap<IpAddr, NexthopId> =
+            external.values().map(|route| (route.gateway, NexthopId(0))).collect();
+        for (gateway, id) in &mut gateways {
+            *id = ids.assign(&format!("gateway {gateway}"));
+        }
+        for (prefix, route) in external {
+            let local = self.world.local.of(Family::of(*prefix));
+            let (Some(id), Some(local)) = (gateways.get(&route.gateway), local) else { continue };
+            let gateway = Gateway { address: route.gateway, onlink: false };
+            self.state.nexthops.insert(*id, Nexthop { gateway, link: local.link.clone() });
+            self.block_route(*prefix, *id, route.peer.clone());
+        }
+    }
+
+    /// Loose on the tunnel devices; on the underlay device of IPv4 only where strict is in effect, which is the
+    /// larger of `all` and the device's own value. There it would drop the other form of a peer's packets
+    /// (invariant 6).
+    fn reverse_path_filter(&mut self) {
+        let tunnels: Vec<LinkName> = self.state.links.keys().cloned().collect();
+        for link in tunnels {
+            self.state.rp_filter.insert(link, 2);
+        }
+        let observed = self.world.observed;
+        if let Some(local) = &self.world.local.ipv4 {
+            let own = observed.ours.rp_filter.get(&local.link).copied().unwrap_or(0);
+            if own.max(observed.rp_filter_all) == 1 {
+                self.state.rp_filter.insert(local.link.clone(), 2);
+            }
+        }
+    }
+}
