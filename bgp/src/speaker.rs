@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 pub use crate::rib::{Export, ImportFilter, ImportRule, LearnedRoute, PeerName, Refusal, Routes};
+pub use crate::session::{Role, SessionState};
 use crate::{Asn, Family, RouterId};
 
 /// Identity of this speaker and what holds for all its sessions.
@@ -58,15 +59,6 @@ pub struct Peer {
     pub max_prefixes: usize,
 }
 
-/// Who opens the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// We connect; an incoming connection is accepted all the same.
-    Dial,
-    /// We wait.
-    Accept,
-}
-
 /// What a session is like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerStatus {
@@ -88,7 +80,7 @@ pub struct PeerStatus {
     pub since: Duration,
     /// Times that the session was established.
     pub established_count: u64,
-    /// Why the session went down last, for people: `hold timer expired`, `NOTIFICATION 6/2 received: ...`.
+    /// Why the session went down last, for people: `hold timer expired`, `NOTIFICATION received: 6/2 ...`.
     pub last_error: Option<String>,
     /// Accepted prefixes by family.
     pub accepted: BTreeMap<Family, usize>,
@@ -115,23 +107,6 @@ pub struct MessageCounters {
     pub received: u64,
     /// All messages sent.
     pub sent: u64,
-}
-
-/// RFC 4271 §8.2.2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SessionState {
-    /// Not trying.
-    Idle,
-    /// Connecting.
-    Connect,
-    /// Waiting for a connection or for the next try.
-    Active,
-    /// OPEN sent.
-    OpenSent,
-    /// OPEN received.
-    OpenConfirm,
-    /// Up.
-    Established,
 }
 
 /// Everything about the sessions at one instant.
