@@ -1,7 +1,34 @@
 //! What the operator writes: one strict YAML file, the same for every node.
 //!
 //! [`ConfigFile::parse`] reads and validates all of it, every override included; [`ConfigFile::for_node`] gives
-//! the [`Config`] of one node: validated, with no `Option` for anything that has a default.
+//! the [`Config`] of one node: validated, with no `Option` for anything that has a default. No environment, no
+//! host name and no clock: what is not in the file is an argument.
+//!
+//! From text to value, each step a module:
+//!
+//! - `tree`: YAML with the place of every value.
+//! - `schema`, from the types of `raw`: what each key may be by itself; `check` holds a tree against it.
+//! - `validate`: what keys must be to each other, and the way to [`Config`].
+//! - `file`: the same for the file merged with each of its overrides.
+//! - `changes`: what a new configuration changes, and whether a running agent can take it over.
+//! - `render`: back to YAML.
+
+mod changes;
+mod check;
+pub mod defaults;
+mod duration;
+mod error;
+mod file;
+mod format;
+mod glob;
+mod later;
+mod limits;
+mod name;
+mod raw;
+mod render;
+mod schema;
+mod tree;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,6 +36,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use crate::changes::{ChangeMode, KeyChange};
+pub use crate::error::{ConfigError, ConfigErrors};
+pub use crate::file::{ConfigFile, NodeNameError};
+pub use crate::schema::schema;
 
 /// The effective configuration of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,133 @@
+//! A configuration back to YAML: what holds on a node, every default written out.
+
+use crate::{Config, NodeSelector, PathUse, Store, Underlay, UnderlaySelector, raw};
+
+impl Config {
+    /// The whole effective configuration as a file, without overrides: reading it gives this value again.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        serde_saphyr::to_string(&raw::File::from(self))
+            .expect("texts, numbers, lists and maps with text keys can be written")
+    }
+}
+
+impl From<&Config> for raw::File {
+    fn from(config: &Config) -> Self {
+        let Store::File { path, allow_network_filesystem } = &config.store;
+        let labels = |labels: &std::collections::BTreeMap<String, String>| raw::Labels(labels.clone());
+        let path_text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        Self {
+            version: crate::defaults::VERSION,
+            node: raw::Node {
+                name: config.node.name.clone(),
+                underlay: underlay(&config.node.underlay),
+                labels: labels(&config.node.labels),
+            },
+            store: raw::Store {
+                file: raw::FileStore {
+                    path: path_text(path),
+                    allow_network_filesystem: *allow_network_filesystem,
+                },
+            },
+            pools: config
+                .pools
+                .iter()
+                .map(|pool| raw::Pool {
+                    cidr: pool.cidr,
+                    block_prefix: pool.block_prefix,
+                    nodes: labels(&pool.nodes),
+                    disabled: pool.disabled,
+                })
+                .collect(),
+            blocks: raw::Blocks {
+                source: raw::BlockSource::Claim,
+                per_node: config.blocks.per_node,
+                reuse_after: raw::Duration(config.blocks.reuse_after),
+            },
+            paths: paths(&config.paths),
+            bgp: bgp(&config.bgp),
+            vxlan: raw::Vxlan { vni: config.vxlan.vni, port: config.vxlan.port },
+            masquerade: raw::Masquerade::default(),
+            http: raw::Http { address: config.http },
+            api: raw::Api { socket: path_text(&config.api_socket) },
+            state_dir: path_text(&config.state_dir),
+            kernel: raw::Kernel {
+                route_protocol: config.kernel.route_protocol,
+                route_metric: config.kernel.route_metric,
+                table: config.kernel.table,
+                rule_priority: config.kernel.rule_priority,
+                nexthop_base: config.kernel.nexthop_base,
+                device_prefix: config.kernel.device_prefix.clone(),
+            },
+        }
+    }
+}
+
+fn underlay(underlay: &Underlay) -> raw::Underlay {
+    let text = |selector: &UnderlaySelector| match selector {
+        UnderlaySelector::Interface(name) => name.clone(),
+        UnderlaySelector::Cidr(net) => net.to_string(),
+    };
+    match underlay {
+        Underlay::Auto => raw::Underlay::One("auto".to_owned()),
+        Underlay::Select(selectors) => match selectors.as_slice() {
+            [only] => raw::Underlay::One(text(only)),
+            several => raw::Underlay::Any(several.iter().map(text).collect()),
+        },
+    }
+}
+
+fn paths(paths: &crate::Paths) -> raw::Paths {
+    let selector = |s: &NodeSelector| raw::Selector { labels: raw::Labels(s.labels.clone()), cidr: s.cidr };
+    raw::Paths {
+        same_subnet: path_use(paths.same_subnet),
+        cross_subnet: path_use(paths.cross_subnet),
+        fallback: match paths.fallback {
+            PathUse::None => raw::Fallback::None,
+            // Nothing else can be configured.
+            PathUse::Vxlan | PathUse::Bgp | PathUse::Direct => raw::Fallback::Vxlan,
+        },
+        rules: paths
+            .rules
+            .iter()
+            .map(|rule| raw::Rule {
+                between: rule.between.iter().map(selector).collect(),
+                use_: path_use(rule.use_),
+            })
+            .collect(),
+    }
+}
+
+fn path_use(use_: PathUse) -> raw::Use {
+    match use_ {
+        PathUse::Bgp => raw::Use::Bgp,
+        PathUse::Direct => raw::Use::Direct,
+        PathUse::Vxlan => raw::Use::Vxlan,
+        PathUse::None => raw::Use::None,
+    }
+}
+
+fn bgp(bgp: &crate::Bgp) -> raw::Bgp {
+    raw::Bgp {
+        asn: bgp.asn,
+        port: bgp.port,
+        listen: bgp.listen.clone(),
+        hold_time: raw::Duration(bgp.hold_time),
+        restart_time: raw::Duration(bgp.restart_time),
+        router_id: raw::RouterId(bgp.router_id),
+        max_prefixes: bgp.max_prefixes,
+        peers: bgp
+            .peers
+            .iter()
+            .map(|peer| raw::Peer {
+                name: peer.name.clone(),
+                address: peer.address,
+                asn: peer.asn,
+                port: peer.port,
+                nodes: raw::Labels(peer.nodes.clone()),
+                import: peer.import.clone(),
+                export: peer.export.clone(),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,376 @@
+//! Rules between keys, and the way from the file's types to [`Config`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::error::{Finding, Findings};
+use crate::limits::{
+    MAX_BLOCK_PREFIX_V4, MAX_BLOCK_PREFIX_V6, MAX_POOL_BITS, overlap, reserved_asn, route_protocol_owner,
+    table_owner, unroutable,
+};
+use crate::tree::Node as Tree;
+use crate::{
+    Bgp, BgpPeer, Blocks, Config, Kernel, Node, NodeSelector, PathRule, PathUse, Paths, Pool, Store,
+    Underlay, UnderlaySelector, Vxlan, raw,
+};
+
+/// Checks what keys must be to each other. `tree` is what `file` was read from.
+pub(crate) fn validate(file: &raw::File, tree: &Tree, findings: &mut Findings) {
+    let mut rules = Rules { file, tree, findings };
+    rules.pools();
+    rules.underlay();
+    rules.bgp();
+    rules.peers();
+    rules.places();
+    rules.kernel();
+    rules.masquerade();
+}
+
+struct Rules<'a, 'f> {
+    file: &'a raw::File,
+    tree: &'a Tree,
+    findings: &'f mut Findings,
+}
+
+impl Rules<'_, '_> {
+    /// A mistake in the value at `path` of the tree.
+    fn wrong(&mut self, path: &str, value: impl ToString, problem: String, hint: impl AsRef<str>) {
+        let node = self.tree.nearest(path);
+        let key = if node.path.is_empty() { path } else { &node.path };
+        self.findings.push(Finding::new(node.at, key, &value.to_string(), problem, hint.as_ref()));
+    }
+
+    /// Where the value at `path` is written, for a mistake that has two ends.
+    fn line_of(&self, path: &str) -> u32 {
+        self.tree.nearest(path).at.line
+    }
+
+    fn pools(&mut self) {
+        for (index, pool) in self.file.pools.iter().enumerate() {
+            let path = format!("pools[{index}].cidr");
+            let cidr = pool.cidr;
+            if let Some((range, purpose)) = unroutable(cidr) {
+                let problem = format!("`{cidr}` can't carry pods: {range} is {purpose}");
+                self.wrong(
+                    &path,
+                    cidr,
+                    problem,
+                    "use private addresses, for example 10.244.0.0/16 or fd10:244::/48",
+                );
+            }
+            for (other_index, other) in self.file.pools.iter().enumerate().take(index) {
+                if overlap(cidr, other.cidr) {
+                    let line = self.line_of(&format!("pools[{other_index}].cidr"));
+                    let problem = format!("`{cidr}` overlaps the pool {} on line {line}", other.cidr);
+                    self.wrong(&path, cidr, problem, "pools have no address in common");
+                }
+            }
+            self.block_prefix(index, pool);
+        }
+    }
+
+    fn block_prefix(&mut self, index: usize, pool: &raw::Pool) {
+        let (length, wanted) = (pool.cidr.prefix_len(), pool.block_prefix);
+        let most = match pool.cidr {
+            IpNet::V4(_) => MAX_BLOCK_PREFIX_V4,
+            IpNet::V6(_) => MAX_BLOCK_PREFIX_V6,
+        };
+        let legal = format!("write {length} to {}", most.min(length.saturating_add(MAX_POOL_BITS)));
+        let path = format!("pools[{index}].blockPrefix");
+        if length > most {
+            let problem = format!("`{}` is too small for a pool", pool.cidr);
+            self.wrong(
+                &format!("pools[{index}].cidr"),
+                pool.cidr,
+                problem,
+                format!("/{most} is the smallest"),
+            );
+        } else if wanted < length {
+            let problem = format!("blocks of /{wanted} are larger than their pool {}", pool.cidr);
+            self.wrong(&path, wanted, problem, legal);
+        } else if wanted > most {
+            let problem = format!("blocks of /{wanted} have no room for pods");
+            self.wrong(&path, wanted, problem, legal);
+        } else if wanted - length > MAX_POOL_BITS {
+            let problem = format!("{} in blocks of /{wanted} are 2^{} blocks", pool.cidr, wanted - length);
+            self.wrong(&path, wanted, problem, format!("at most 2^{MAX_POOL_BITS}: {legal}"));
+        }
+    }
+
+    /// The pool that an address lies in.
+    fn pool_of(&self, address: IpAddr) -> Option<IpNet> {
+        self.file.pools.iter().map(|pool| pool.cidr).find(|pool| pool.contains(&address))
+    }
+
+    fn underlay(&mut self) {
+        let texts = match &self.file.node.underlay {
+            raw::Underlay::One(text) => vec![("node.underlay".to_owned(), text.clone())],
+            raw::Underlay::Any(texts) => {
+                let at = |index| format!("node.underlay[{index}]");
+                texts.iter().enumerate().map(|(index, text)| (at(index), text.clone())).collect()
+            }
+        };
+        for (path, text) in &texts {
+            if text == "auto" && path.ends_with(']') {
+                let problem = "`auto` is no interface".to_owned();
+                self.wrong(path, text, problem, "write `underlay: auto` alone, or name interfaces and CIDRs");
+            }
+            if let Ok(net) = text.parse::<IpNet>()
+                && let Some(pool) =
+                    self.file.pools.iter().map(|pool| pool.cidr).find(|pool| pool.contains(&net))
+            {
+                let problem = format!("`{net}` lies in the pool {pool}");
+                self.wrong(path, net, problem, "pools hold no underlay addresses");
+            }
+        }
+    }
+
+    fn bgp(&mut self) {
+        let bgp = &self.file.bgp;
+        self.asn("bgp.asn", bgp.asn);
+        self.seconds("bgp.holdTime", bgp.hold_time.0, "3s to 65535s, or 0s", |seconds| {
+            seconds == 0 || (3..=65_535).contains(&seconds)
+        });
+        self.seconds("bgp.restartTime", bgp.restart_time.0, "0s to 4095s", |seconds| seconds <= 4095);
+        for (index, address) in bgp.listen.iter().enumerate() {
+            let path = format!("bgp.listen[{index}]");
+            if is_multicast(*address) {
+                let problem = format!("`{address}` is a multicast address");
+                self.wrong(&path, address, problem, "use an address of the node");
+            }
+            if bgp.listen.iter().take(index).any(|other| other == address) {
+                self.wrong(&path, address, format!("`{address}` is there twice"), "remove one of the two");
+            }
+            if let Some(pool) = self.pool_of(*address) {
+                let problem = format!("`{address}` lies in the pool {pool}");
+                self.wrong(&path, address, problem, "pools hold no underlay addresses");
+            }
+        }
+    }
+
+    fn asn(&mut self, path: &str, asn: u32) {
+        if let Some(why) = reserved_asn(asn) {
+            let hint =
+                "use your own, or one of the private ranges 64512 to 65534 and 4200000000 to 4294967294";
+            self.wrong(path, asn, format!("AS {asn} is {why}"), hint);
+        }
+    }
+
+    fn seconds(&mut self, path: &str, duration: Duration, range: &str, legal: impl Fn(u64) -> bool) {
+        if duration.subsec_nanos() != 0 || !legal(duration.as_secs()) {
+            let text = crate::duration::format(duration);
+            let problem = format!("`{text}` is out of range");
+            self.wrong(path, &text, problem, format!("write whole seconds: {range}"));
+        }
+    }
+
+    fn peers(&mut self) {
+        let peers = &self.file.bgp.peers;
+        for (index, peer) in peers.iter().enumerate() {
+            let path = |key: &str| format!("bgp.peers[{index}].{key}");
+            self.asn(&path("asn"), peer.asn);
+            for (other_index, other) in peers.iter().enumerate().take(index) {
+                let line = self.line_of(&format!("bgp.peers[{other_index}]"));
+                if other.name == peer.name {
+                    let problem = format!("the peer on line {line} is called `{}` too", peer.name);
+                    self.wrong(&path("name"), &peer.name, problem, "give each its own name");
+                }
+                if other.address == peer.address {
+                    let problem =
+                        format!("the peer `{}` on line {line} has `{}` too", other.name, peer.address);
+                    self.wrong(&path("address"), peer.address, problem, "one session per address");
+                }
+            }
+            self.peer_address(&path("address"), peer.address);
+            for (entry, net) in peer.import.iter().enumerate() {
+                let within = self.file.pools.iter().map(|pool| pool.cidr).find(|pool| pool.contains(net));
+                if let Some(pool) = within {
+                    let problem = format!("`{net}` lies in the pool {pool}");
+                    let hint = "routes to pods come from claims, never from an outside speaker: remove it";
+                    self.wrong(&format!("{}[{entry}]", path("import")), net, problem, hint);
+                }
+            }
+            for (entry, net) in peer.export.iter().flatten().enumerate() {
+                if !self.file.pools.is_empty() && !self.file.pools.iter().any(|pool| overlap(pool.cidr, *net))
+                {
+                    let problem = format!("`{net}` has no address of any pool");
+                    let hint = "only blocks are announced: name a pool, a part of one, or what covers one";
+                    self.wrong(&format!("{}[{entry}]", path("export")), net, problem, hint);
+                }
+            }
+        }
+    }
+
+    fn peer_address(&mut self, path: &str, address: IpAddr) {
+        let trouble = match address {
+            _ if address.is_unspecified() => Some("unspecified"),
+            _ if is_multicast(address) => Some("a multicast address"),
+            IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                Some("link-local: peering over an interface is not in this version")
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => None,
+        };
+        if let Some(trouble) = trouble {
+            self.wrong(
+                path,
+                address,
+                format!("`{address}` is {trouble}"),
+                "use the speaker's own unicast address",
+            );
+        }
+        if let Some(pool) = self.pool_of(address) {
+            let problem = format!("`{address}` lies in the pool {pool}");
+            self.wrong(path, address, problem, "pools hold pods only: correct the address, or move the pool");
+        }
+    }
+
+    fn places(&mut self) {
+        let (state, store) = (&self.file.state_dir, &self.file.store.file.path);
+        if state.trim_end_matches('/') == store.trim_end_matches('/') {
+            let problem = format!("`{store}` is the store's directory and the state directory");
+            let path = if self.tree.entry("stateDir").is_some() { "stateDir" } else { "store.file.path" };
+            self.wrong(path, store, problem, "agents share a store, each has its own state directory");
+        }
+        let address = self.file.http.address;
+        if let Some(pool) = self.pool_of(address.ip()) {
+            let problem = format!("`{address}` lies in the pool {pool}");
+            self.wrong("http.address", address, problem, "use an address of the node");
+        }
+        if address.port() == self.file.bgp.port {
+            let problem = format!("port {} is the BGP speaker's", address.port());
+            self.wrong("http.address", address, problem, "use another port");
+        }
+    }
+
+    fn kernel(&mut self) {
+        let kernel = &self.file.kernel;
+        if let Some(owner) = route_protocol_owner(kernel.route_protocol) {
+            let number = kernel.route_protocol;
+            let problem = format!("route protocol {number} belongs to {owner}");
+            let hint = format!(
+                "use a number that nobody else uses, for example {}",
+                crate::defaults::ROUTE_PROTOCOL
+            );
+            self.wrong("kernel.routeProtocol", number, problem, hint);
+        }
+        if let Some(owner) = table_owner(kernel.table) {
+            let problem = format!("table {} is the table `{owner}`", kernel.table);
+            let hint = format!("use a table of our own, for example {}", crate::defaults::TABLE);
+            self.wrong("kernel.table", kernel.table, problem, hint);
+        }
+    }
+
+    fn masquerade(&mut self) {
+        let masquerade = &self.file.masquerade;
+        if masquerade.enabled {
+            let problem = "`true` is not in this version".to_owned();
+            self.wrong("masquerade.enabled", true, problem, "address translation will come; now use `false`");
+        }
+        if let Some(first) = masquerade.exclude.first() {
+            let problem = format!("`{first}` is not in this version");
+            self.wrong("masquerade.exclude", first, problem, "address translation will come; now use []");
+        }
+    }
+}
+
+fn is_multicast(address: IpAddr) -> bool {
+    address.is_multicast()
+}
+
+/// The configuration that a file without mistakes means.
+pub(crate) fn config(file: raw::File) -> Config {
+    Config {
+        node: Node {
+            name: file.node.name,
+            underlay: underlay(file.node.underlay),
+            labels: file.node.labels.0,
+        },
+        store: Store::File {
+            path: PathBuf::from(file.store.file.path),
+            allow_network_filesystem: file.store.file.allow_network_filesystem,
+        },
+        pools: file.pools.into_iter().map(pool).collect(),
+        blocks: Blocks { per_node: file.blocks.per_node, reuse_after: file.blocks.reuse_after.0 },
+        paths: Paths {
+            same_subnet: path_use(file.paths.same_subnet),
+            cross_subnet: path_use(file.paths.cross_subnet),
+            fallback: match file.paths.fallback {
+                raw::Fallback::Vxlan => PathUse::Vxlan,
+                raw::Fallback::None => PathUse::None,
+            },
+            rules: file.paths.rules.into_iter().map(rule).collect(),
+        },
+        bgp: bgp(file.bgp),
+        vxlan: Vxlan { vni: file.vxlan.vni, port: file.vxlan.port },
+        http: file.http.address,
+        api_socket: PathBuf::from(file.api.socket),
+        state_dir: PathBuf::from(file.state_dir),
+        kernel: Kernel {
+            route_protocol: file.kernel.route_protocol,
+            route_metric: file.kernel.route_metric,
+            table: file.kernel.table,
+            rule_priority: file.kernel.rule_priority,
+            nexthop_base: file.kernel.nexthop_base,
+            device_prefix: file.kernel.device_prefix,
+        },
+    }
+}
+
+fn underlay(underlay: raw::Underlay) -> Underlay {
+    let selector = |text: String| match text.parse() {
+        Ok(net) => UnderlaySelector::Cidr(net),
+        Err(_) => UnderlaySelector::Interface(text),
+    };
+    match underlay {
+        raw::Underlay::One(text) if text == "auto" => Underlay::Auto,
+        raw::Underlay::One(text) => Underlay::Select(vec![selector(text)]),
+        raw::Underlay::Any(texts) => Underlay::Select(texts.into_iter().map(selector).collect()),
+    }
+}
+
+fn pool(pool: raw::Pool) -> Pool {
+    Pool { cidr: pool.cidr, block_prefix: pool.block_prefix, nodes: pool.nodes.0, disabled: pool.disabled }
+}
+
+fn path_use(use_: raw::Use) -> PathUse {
+    match use_ {
+        raw::Use::Bgp => PathUse::Bgp,
+        raw::Use::Direct => PathUse::Direct,
+        raw::Use::Vxlan => PathUse::Vxlan,
+        raw::Use::None => PathUse::None,
+    }
+}
+
+fn rule(rule: raw::Rule) -> PathRule {
+    // The schema has made sure that there are two.
+    let mut selectors = rule.between.into_iter().map(|s| NodeSelector { labels: s.labels.0, cidr: s.cidr });
+    let mut selector = || selectors.next().unwrap_or(NodeSelector { labels: BTreeMap::new(), cidr: None });
+    PathRule { between: [selector(), selector()], use_: path_use(rule.use_) }
+}
+
+fn bgp(bgp: raw::Bgp) -> Bgp {
+    let peer = |peer: raw::Peer| BgpPeer {
+        name: peer.name,
+        address: peer.address,
+        asn: peer.asn,
+        port: peer.port,
+        nodes: peer.nodes.0,
+        import: peer.import,
+        export: peer.export,
+    };
+    Bgp {
+        asn: bgp.asn,
+        port: bgp.port,
+        listen: bgp.listen,
+        hold_time: bgp.hold_time.0,
+        restart_time: bgp.restart_time.0,
+        router_id: bgp.router_id.0,
+        max_prefixes: bgp.max_prefixes,
+        peers: bgp.peers.into_iter().map(peer).collect(),
+    }
+}
