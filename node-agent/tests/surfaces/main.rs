@@ -1,0 +1,10 @@
+//! The command line as programs and people meet it: the real binary against an agent that is made up.
+
+#[path = "../../src/fixtures.rs"]
+mod fixtures;
+
+mod commands;
+mod failures;
+mod program;
+mod reference;
+mod schemas;
