@@ -1,6 +1,8 @@
 //! Pairway's node agent.
 
 pub mod api;
+pub mod claim;
+pub mod claims;
 pub mod cli;
 pub mod http;
 pub mod liveness;
