@@ -1,8 +1,16 @@
 //! Many Pairway nodes on one machine: the lab, the demonstration, and what the tests with real kernels share.
 //!
 //! A topology is a containerlab file ([`topology`]); [`lab`] brings it up as network namespaces with no
-//! container engine.
+//! container engine; [`cluster`] starts agents on it and makes pods; [`reach`] proves that everybody reaches
+//! everybody; [`demo`] shows it.
 
+pub mod cluster;
+pub mod demo;
+pub mod echo;
 pub mod eventually;
+pub mod interrupt;
 pub mod lab;
+pub mod labs;
+pub mod reach;
+pub mod screen;
 pub mod topology;

@@ -1,3 +1,118 @@
-//! The lab.
+//! `lab`: many Pairway nodes on one machine, from a containerlab file, with no container engine.
 
-fn main() {}
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use integration::cluster::{ClusterError, Programs};
+use integration::{demo, echo, interrupt, labs};
+
+/// Many Pairway nodes on one machine, from a containerlab file, with no container engine.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what Pairway does: four nodes, every pair's path, proven reachability, a node that goes and one that comes.
+    Demo,
+    /// Bring a topology up and leave it for looking around.
+    Up {
+        /// A containerlab file, or the name of one of ours: two-nodes, four-nodes, three-subnets.
+        topology: PathBuf,
+        /// Start no agents.
+        #[arg(long)]
+        no_agents: bool,
+        /// Stay, and take it down at the end.
+        #[arg(long)]
+        foreground: bool,
+    },
+    /// End what `lab up` has left: this lab, or all of them.
+    Down {
+        /// Name of the lab.
+        lab: Option<String>,
+    },
+    /// Run a shell, or a command, in a node.
+    Shell {
+        /// The node.
+        node: String,
+        /// Name of the lab, if more than one is up.
+        #[arg(long)]
+        lab: Option<String>,
+        /// The command instead of a shell.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Show the labs that are up.
+    Status,
+    /// Answer on these addresses with the source address that is seen.
+    #[command(hide = true)]
+    Respond {
+        /// Addresses to listen on.
+        addresses: Vec<IpAddr>,
+    },
+    /// Ask responders whom they see.
+    #[command(hide = true)]
+    Probe {
+        /// Addresses to ask.
+        targets: Vec<IpAddr>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "lab: {error:#}");
+            match error.downcast_ref() {
+                Some(ClusterError::Interrupted) => interrupt::EXIT_STATUS.into(),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo => {
+            interrupt::listen()?;
+            demo::run(&find_topology(Path::new("four-nodes"))?)?;
+        }
+        Command::Up { topology, no_agents, foreground } => {
+            interrupt::listen()?;
+            let programs = if no_agents { None } else { Some(Programs::built()?) };
+            labs::up(&find_topology(&topology)?, programs, foreground)?;
+        }
+        Command::Down { lab } => labs::down(lab.as_deref())?,
+        Command::Shell { node, lab, command } => {
+            let status = labs::shell(lab.as_deref(), &node, &command)?;
+            return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)));
+        }
+        Command::Status => labs::status()?,
+        Command::Respond { addresses } => echo::respond(&addresses).context("can't respond")?,
+        Command::Probe { targets } => {
+            let answers = serde_json::to_string(&echo::probe(&targets))?;
+            writeln!(io::stdout(), "{answers}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A path, or the name of a topology of this crate.
+fn find_topology(given: &Path) -> Result<PathBuf> {
+    if given.exists() {
+        return Ok(given.to_owned());
+    }
+    let name = format!("{}.clab.yml", given.display());
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies").join(name);
+    if given.components().count() == 1 && ours.exists() {
+        return Ok(ours);
+    }
+    bail!("{} does not exist, nor does {}", given.display(), ours.display())
+}

@@ -25,6 +25,23 @@ pub enum LabError {
         /// Where it would be.
         folder: PathBuf,
     },
+    /// No lab was left at all.
+    #[error("no lab is up: `lab up TOPOLOGY` brings one up")]
+    NoneUp,
+    /// It is not clear which lab is meant.
+    #[error("more than one lab is up: say --lab with one of {labs}")]
+    Ambiguous {
+        /// Their names.
+        labs: String,
+    },
+    /// The lab has no such node.
+    #[error("no node {node}; there are {known}")]
+    NoSuchNode {
+        /// The name given.
+        node: String,
+        /// Names that exist.
+        known: String,
+    },
     /// A node of a lab is not there any more.
     #[error("node {node} is gone: `lab down` removes the rest of its lab")]
     NodeGone {

@@ -128,3 +128,67 @@ fn programs_in_a_node_can_be_signalled_and_waited_for() {
     assert_eq!(status.code(), Some(3));
     assert_eq!(fs::read_to_string(&log).unwrap(), "up\ntold\n");
 }
+
+#[test]
+fn nothing_is_left_of_a_runner_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut runner = std::process::Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["up", "two-nodes", "--no-agents", "--foreground"])
+        .env("LAB_DIR", folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let namespaces = || -> Vec<PathBuf> {
+        let own = fs::read_link("/proc/self/ns/net").unwrap();
+        let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        // Those of this lab are children of children of its runner.
+        let of_runner = |path: &PathBuf| ancestry(path).contains(&runner.id());
+        let foreign = |path: &PathBuf| fs::read_link(path.join("ns/net")).is_ok_and(|net| net != own);
+        processes.filter(|path| foreign(path) && of_runner(path)).collect()
+    };
+    assert!(soon(|| namespaces().len() >= 3, Duration::from_secs(20)), "the lab does not come up");
+    let members = namespaces();
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    let gone = || members.iter().all(|process| !process.exists());
+    assert!(soon(gone, Duration::from_secs(10)), "left: {members:?}");
+}
+
+/// A process and its parents, up to the first.
+fn ancestry(process: &Path) -> Vec<u32> {
+    let mut ids = Vec::new();
+    let mut next = process.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+    while let Some(id) = next.filter(|&id| id > 1) {
+        ids.push(id);
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        next = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+    }
+    ids
+}
+
+#[test]
+fn a_lab_that_is_left_can_be_looked_at_and_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lab"));
+        let output = command.args(arguments).env("LAB_DIR", folder.path()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, _, stderr) = lab(&["up", "two-nodes", "--no-agents"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(lab(&["shell", "n2", "hostname"]), (Some(0), "n2\n".to_owned(), String::new()));
+    assert_eq!(lab(&["shell", "n2", "sh", "-c", "exit 7"]).0, Some(7));
+    let (code, _, stderr) = lab(&["up", "two-nodes", "--no-agents"]);
+    assert!(code == Some(1) && stderr.contains("up already"), "{stderr}");
+    let (_, status, _) = lab(&["status"]);
+    assert!(status.contains("n1") && status.contains("sw"), "{status}");
+    let pids: Vec<i32> =
+        status.lines().filter_map(|line| line.split('┆').nth(1)?.trim().parse().ok()).collect();
+    assert_eq!(pids.len(), 3, "{status}");
+    assert_eq!(lab(&["down"]).0, Some(0));
+    assert!(pids.iter().all(|&pid| !process_exists(pid)));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let (code, _, stderr) = lab(&["shell", "n1"]);
+    assert!(code == Some(1) && stderr.contains("no lab is up"), "{stderr}");
+}
