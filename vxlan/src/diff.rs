@@ -1,10 +1,26 @@
 //! From observed and wanted state to an ordered list of changes; pure.
+//!
+//! What is added goes in the order in which the kernel lets things lean on each other: devices, their settings,
+//! addresses, neighbours, FDB entries, nexthops, routes, rules. What goes, goes in reverse and after everything
+//! that is added, so that a path is made before the old one is broken. Two things go early because they can't
+//! stand beside their successors: a device whose VNI, port or underlay family changes, and one of ours whose VNI
+//! and port another name needs.
+//!
+//! The kernel takes things along by itself (see `effects`): the diff plays that on a copy of what was observed and
+//! puts back what is wanted.
 
-use crate::state::{
-    Address, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, Rule, State,
-    VxlanLink,
-};
+mod obstacles;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+use crate::effects;
+use crate::state::{
+    Address, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget,
+    Rule, State, VxlanLink,
+};
+use obstacles::Obstacles;
 
 /// One change of one kernel object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,9 +86,298 @@ pub struct Diff {
 /// The changes that turn `observed.ours` into `wanted`.
 ///
 /// Order: devices, device settings, addresses, neighbours, FDB, nexthops, routes, rules; what goes, goes in
-/// reverse. `diff(x, x)` is empty.
+/// reverse. A route whose MTU shrinks is written before its nexthop moves, one whose MTU grows after, so that no
+/// packet that fits the smaller MTU meets the wrong one. `diff(x, x)` is empty.
 #[must_use]
 pub fn diff(observed: &Observed, wanted: &State) -> Diff {
-    let _ = (observed, wanted);
-    Diff::default()
+    let normal = wanted.routes.keys().all(|key| *key == key.normalised());
+    let wanted = if normal { Cow::Borrowed(wanted) } else { Cow::Owned(wanted.clone().normalised()) };
+    let obstacles = Obstacles::find(observed, &wanted);
+    let mut work = Work {
+        observed,
+        wanted: &wanted,
+        now: Cow::Borrowed(&observed.ours),
+        obstacles: &obstacles,
+        changes: Vec::new(),
+    };
+    work.replace_links();
+    work.set_links();
+    work.set_rp_filter();
+    work.add_addresses();
+    work.set_neighbors();
+    work.shrink_routes();
+    work.set_nexthops();
+    work.set_routes();
+    work.set_rules();
+    work.remove();
+    Diff { changes: work.changes, conflicts: obstacles.conflicts }
 }
+
+/// The diff in the making: `now` is what the kernel will hold after `changes`, as far as side effects matter.
+struct Work<'a> {
+    observed: &'a Observed,
+    wanted: &'a State,
+    now: Cow<'a, State>,
+    obstacles: &'a Obstacles,
+    changes: Vec<Change>,
+}
+
+impl Work<'_> {
+    /// Deletes devices that can't stand beside what is wanted, then creates the missing ones.
+    fn replace_links(&mut self) {
+        let wanted = self.wanted;
+        let mut missing = Vec::new();
+        for (name, link) in &wanted.links {
+            if self.obstacles.link(name) {
+                continue;
+            }
+            if self.now.links.get(name).is_none_or(|now| now.id() != link.id()) {
+                missing.push((name, link));
+            }
+        }
+        let doomed: BTreeSet<LinkName> = self
+            .now
+            .links
+            .iter()
+            .filter(|(name, now)| {
+                let replaced = wanted.links.get(*name).is_some_and(|link| link.id() != now.id());
+                let unwanted = !wanted.links.contains_key(*name);
+                !self.obstacles.link(name)
+                    && (replaced || unwanted && missing.iter().any(|(_, link)| link.id() == now.id()))
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        if !doomed.is_empty() {
+            self.leave_links(&doomed);
+        }
+        for name in doomed {
+            let observed = self.observed;
+            effects::link_deleted(self.now.to_mut(), &name, &|ip| local_elsewhere(observed, ip));
+            self.changes.push(Change::DeleteLink(name));
+        }
+        for (name, link) in missing {
+            self.now.to_mut().links.insert(name.clone(), link.clone());
+            self.changes.push(Change::AddLink(name.clone(), link.clone()));
+        }
+    }
+
+    /// Moves nexthops that are to leave a doomed device for a device of others now, so that their routes survive.
+    fn leave_links(&mut self, doomed: &BTreeSet<LinkName>) {
+        let wanted = self.wanted;
+        let moving: Vec<(NexthopId, &Nexthop)> = wanted
+            .nexthops
+            .iter()
+            .filter(|(id, nexthop)| {
+                let usable = self.observed.interfaces.get(&nexthop.link).is_some_and(|i| i.up && i.carrier);
+                let stays = !wanted.links.contains_key(&nexthop.link) && !doomed.contains(&nexthop.link);
+                let leaves = self.now.nexthops.get(id).is_some_and(|now| doomed.contains(&now.link));
+                usable && stays && leaves && !self.obstacles.nexthop(**id)
+            })
+            .map(|(id, nexthop)| (*id, nexthop))
+            .collect();
+        let ids: BTreeSet<NexthopId> = moving.iter().map(|(id, _)| *id).collect();
+        // Their new source address may not be there yet.
+        self.write_shrunk(|id| ids.contains(&id), |now, wanted| Route { mtu: wanted.mtu, ..now.clone() });
+        for (id, nexthop) in moving {
+            if self.carries_ipv6_into_ipv4(id, nexthop) {
+                continue;
+            }
+            self.now.to_mut().nexthops.insert(id, nexthop.clone());
+            self.changes.push(Change::SetNexthop(id, nexthop.clone()));
+        }
+    }
+
+    /// Brings living devices to their wanted settings.
+    fn set_links(&mut self) {
+        for (name, link) in &self.wanted.links {
+            let Some(now) = self.now.links.get(name) else { continue };
+            if self.obstacles.link(name) || now == link {
+                continue;
+            }
+            let (mac, mtu, up) = (now.mac, now.mtu, now.up);
+            let state = self.now.to_mut();
+            if mac != link.mac {
+                effects::mac_changed(state, name);
+            }
+            if mtu >= effects::IPV6_MIN_MTU && link.mtu < effects::IPV6_MIN_MTU {
+                effects::ipv6_lost(state, name);
+            }
+            if up && !link.up {
+                effects::link_down(state, name);
+            }
+            state.links.insert(name.clone(), link.clone());
+            self.changes.push(Change::SetLink(name.clone(), link.clone()));
+        }
+    }
+
+    fn set_rp_filter(&mut self) {
+        for (name, value) in &self.wanted.rp_filter {
+            let exists = self.now.links.contains_key(name) || self.observed.interfaces.contains_key(name);
+            if exists && !self.obstacles.link(name) && self.now.rp_filter.get(name) != Some(value) {
+                self.changes.push(Change::SetRpFilter(name.clone(), *value));
+            }
+        }
+    }
+
+    fn add_addresses(&mut self) {
+        for address in &self.wanted.addresses {
+            if !self.obstacles.link(&address.link) && !self.now.addresses.contains(address) {
+                self.changes.push(Change::AddAddress(address.clone()));
+            }
+        }
+    }
+
+    fn set_neighbors(&mut self) {
+        for (key, mac) in &self.wanted.neighbors {
+            if !self.obstacles.link(&key.link) && self.now.neighbors.get(key) != Some(mac) {
+                self.changes.push(Change::SetNeighbor(key.clone(), *mac));
+            }
+        }
+        for (key, remote) in &self.wanted.fdb {
+            if !self.obstacles.link(&key.link) && self.now.fdb.get(key) != Some(remote) {
+                self.changes.push(Change::SetFdb(key.clone(), *remote));
+            }
+        }
+    }
+
+    /// Writes routes whose MTU shrinks while their nexthop object stays the same, before that object moves.
+    fn shrink_routes(&mut self) {
+        self.write_shrunk(|_| true, |_, wanted| wanted.clone());
+    }
+
+    fn write_shrunk(&mut self, of: impl Fn(NexthopId) -> bool, form: impl Fn(&Route, &Route) -> Route) {
+        let mut shrunk = Vec::new();
+        for (key, route) in &self.wanted.routes {
+            let Some(now) = self.now.routes.get(key) else { continue };
+            let RouteTarget::Nexthop(id) = route.target else { continue };
+            if now.target == route.target && shrinks(now, route) && of(id) && !self.obstacles.route(key) {
+                shrunk.push((*key, form(now, route)));
+            }
+        }
+        if !shrunk.is_empty() {
+            let state = self.now.to_mut();
+            for (key, route) in shrunk {
+                state.routes.insert(key, route.clone());
+                self.changes.push(Change::SetRoute(key, route));
+            }
+        }
+    }
+
+    fn set_nexthops(&mut self) {
+        for (id, nexthop) in &self.wanted.nexthops {
+            if self.obstacles.nexthop(*id) {
+                continue;
+            }
+            match self.now.nexthops.get(id) {
+                Some(now) if now == nexthop => {}
+                Some(_) if self.carries_ipv6_into_ipv4(*id, nexthop) => {
+                    effects::nexthop_deleted(self.now.to_mut(), *id);
+                    self.changes.push(Change::DeleteNexthop(*id));
+                    self.changes.push(Change::AddNexthop(*id, nexthop.clone()));
+                }
+                Some(_) => self.changes.push(Change::SetNexthop(*id, nexthop.clone())),
+                None => self.changes.push(Change::AddNexthop(*id, nexthop.clone())),
+            }
+        }
+    }
+
+    /// Whether the kernel refuses to move an object because IPv6 routes, which can't use an IPv4 gateway, use it.
+    fn carries_ipv6_into_ipv4(&self, id: NexthopId, nexthop: &Nexthop) -> bool {
+        nexthop.gateway.address.is_ipv4()
+            && self.now.nexthops.get(&id).is_some_and(|now| now.gateway.address.is_ipv6())
+            && self
+                .now
+                .routes
+                .iter()
+                .any(|(key, route)| key.prefix.addr().is_ipv6() && route.target == RouteTarget::Nexthop(id))
+    }
+
+    fn set_routes(&mut self) {
+        for (key, route) in &self.wanted.routes {
+            if self.obstacles.route(key) {
+                continue;
+            }
+            match self.now.routes.get(key) {
+                Some(now) if now == route => {}
+                // A replace of a route of several paths may leave some of them: delete all.
+                Some(Route { target: RouteTarget::Other, .. }) => {
+                    self.changes.push(Change::DeleteRoute(*key));
+                    self.changes.push(Change::AddRoute(*key, route.clone()));
+                }
+                Some(_) => self.changes.push(Change::SetRoute(*key, route.clone())),
+                None => self.changes.push(Change::AddRoute(*key, route.clone())),
+            }
+        }
+    }
+
+    fn set_rules(&mut self) {
+        let added = self.wanted.rules.difference(&self.now.rules).map(|rule| Change::AddRule(*rule));
+        self.changes.extend(added);
+    }
+
+    /// Removes what is not wanted, in reverse order.
+    fn remove(&mut self) {
+        let (wanted, obstacles) = (self.wanted, self.obstacles);
+        self.changes.extend(self.now.rules.difference(&wanted.rules).map(|rule| Change::DeleteRule(*rule)));
+        let now = &self.now;
+        let gone = now.routes.keys().filter(|key| !wanted.routes.contains_key(key));
+        self.changes.extend(gone.map(|key| Change::DeleteRoute(*key)));
+
+        // What stands in for something that is blocked stays until the way is free.
+        let held: BTreeSet<NexthopId> = now
+            .routes
+            .iter()
+            .filter(|(key, _)| obstacles.route(key) && wanted.routes.contains_key(key))
+            .filter_map(|(_, route)| match route.target {
+                RouteTarget::Nexthop(id) => Some(id),
+                RouteTarget::Unreachable | RouteTarget::Other => None,
+            })
+            .filter(|id| !wanted.nexthops.contains_key(id) || obstacles.nexthop(*id))
+            .collect();
+        let gone = now.nexthops.keys().filter(|id| !wanted.nexthops.contains_key(id) && !held.contains(id));
+        self.changes.extend(gone.map(|id| Change::DeleteNexthop(*id)));
+
+        // What hangs on a device that goes, goes with it.
+        let held_links: BTreeSet<&LinkName> =
+            held.iter().filter_map(|id| now.nexthops.get(id)).map(|nexthop| &nexthop.link).collect();
+        let stays = |link: &LinkName| wanted.links.contains_key(link) || held_links.contains(link);
+        let cleaned = |link: &LinkName| stays(link) && !obstacles.link(link) && !held_links.contains(link);
+        let gone = now.fdb.keys().filter(|key| cleaned(&key.link) && !wanted.fdb.contains_key(key));
+        self.changes.extend(gone.map(|key| Change::DeleteFdb(key.clone())));
+        let gone =
+            now.neighbors.keys().filter(|key| cleaned(&key.link) && !wanted.neighbors.contains_key(key));
+        self.changes.extend(gone.map(|key| Change::DeleteNeighbor(key.clone())));
+        let gone = now.addresses.iter().filter(|a| cleaned(&a.link) && !wanted.addresses.contains(a));
+        let gone: Vec<Address> = gone.cloned().collect();
+        self.changes.extend(gone.iter().cloned().map(Change::DeleteAddress));
+        // With its last IPv4 address a device loses its IPv4 neighbours.
+        let ipv4 = |a: &&Address| a.address.addr().is_ipv4();
+        let bared: BTreeSet<&LinkName> = gone.iter().filter(ipv4).map(|a| &a.link).collect();
+        let bared = |link: &LinkName| {
+            bared.contains(link) && !wanted.addresses.iter().filter(ipv4).any(|a| a.link == *link)
+        };
+        let lost = wanted.neighbors.iter().filter(|(key, _)| key.address.is_ipv4() && bared(&key.link));
+        self.changes.extend(lost.map(|(key, mac)| Change::SetNeighbor(key.clone(), *mac)));
+        let gone = now.links.keys().filter(|link| !stays(link) && !obstacles.link(link));
+        self.changes.extend(gone.map(|link| Change::DeleteLink(link.clone())));
+    }
+}
+
+/// Whether a route's MTU becomes smaller; no MTU is the device's, which is never smaller.
+fn shrinks(now: &Route, wanted: &Route) -> bool {
+    match (now.mtu, wanted.mtu) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(now), Some(wanted)) => wanted < now,
+    }
+}
+
+/// Whether an address is on a device of others.
+fn local_elsewhere(observed: &Observed, ip: IpAddr) -> bool {
+    observed.interfaces.iter().any(|(name, interface)| {
+        !observed.ours.links.contains_key(name) && interface.addresses.iter().any(|a| a.address.addr() == ip)
+    })
+}
+
+#[cfg(test)]
+mod tests;

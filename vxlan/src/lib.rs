@@ -6,17 +6,20 @@
 //! This crate knows nothing of nodes, Kubernetes or BGP: it is told what the kernel should hold.
 
 mod diff;
+mod effects;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 #[cfg(feature = "io")]
 pub mod netlink;
 mod reconcile;
 mod state;
+#[cfg(test)]
+mod testing;
 
 pub use diff::{Change, Conflict, Diff, diff};
 pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Report, reconcile};
 pub use state::{
     Address, FdbKey, Gateway, InstalledRoute, Interface, InterfaceAddress, LinkName, LinkNameError, Mac,
     Marks, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget, Rule, State, Vni,
-    VxlanLink,
+    VxlanId, VxlanLink,
 };

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -71,6 +71,18 @@ impl fmt::Display for LinkName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
 
+impl Mac {
+    /// The link-local address that follows from this Ethernet address (modified EUI-64, RFC 4291 appendix A).
+    ///
+    /// It is the IPv6 tunnel next hop of the peer that owns the address: the kernel refuses a gateway that lies
+    /// inside of a block while that block is routed natively, and never looks a link-local one up.
+    #[must_use]
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
+    }
+}
+
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -81,6 +93,17 @@ impl fmt::Display for Mac {
 /// A VXLAN network identifier, 24 bits (RFC 7348 §5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vni(pub u32);
+
+/// What two VXLAN devices of one namespace can't share: the kernel refuses the second with `EEXIST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VxlanId {
+    /// Network identifier.
+    pub vni: Vni,
+    /// UDP destination port.
+    pub port: u16,
+    /// Whether the outer packets are IPv6; devices of different underlay families don't collide.
+    pub ipv6: bool,
+}
 
 /// The id of a nexthop object; one space per network namespace, shared with everybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,6 +131,17 @@ pub struct State {
     pub rp_filter: BTreeMap<LinkName, u8>,
 }
 
+impl State {
+    /// The same state as the kernel will show it: a metric of 0 is 1024 in IPv6 (`IP6_RT_PRIO_USER`).
+    #[must_use]
+    pub fn normalised(mut self) -> Self {
+        if self.routes.keys().any(|key| *key != key.normalised()) {
+            self.routes = self.routes.into_iter().map(|(key, route)| (key.normalised(), route)).collect();
+        }
+        self
+    }
+}
+
 /// A VXLAN device (RFC 7348; `drivers/net/vxlan`), `nolearning`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VxlanLink {
@@ -128,6 +162,12 @@ pub struct VxlanLink {
 }
 
 impl VxlanLink {
+    /// What must be unique in the namespace, and what can't be changed on a living device.
+    #[must_use]
+    pub fn id(&self) -> VxlanId {
+        VxlanId { vni: self.vni, port: self.port, ipv6: self.local.is_ipv6() }
+    }
+
     /// Bytes that VXLAN adds to an inner IP packet over an underlay of this address's family:
     /// inner Ethernet 14 + VXLAN 8 + UDP 8 + outer IP 20 or 40.
     #[must_use]
@@ -192,6 +232,17 @@ pub struct RouteKey {
     pub metric: u32,
 }
 
+impl RouteKey {
+    /// The key as the kernel will show it: a metric of 0 is 1024 in IPv6 (`IP6_RT_PRIO_USER`).
+    #[must_use]
+    pub fn normalised(mut self) -> Self {
+        if self.metric == 0 && matches!(self.prefix, IpNet::V6(_)) {
+            self.metric = 1024;
+        }
+        self
+    }
+}
+
 /// What a route says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -210,6 +261,9 @@ pub enum RouteTarget {
     Nexthop(NexthopId),
     /// Nowhere, with an ICMP unreachable to the sender (`RTN_UNREACHABLE`).
     Unreachable,
+    /// Anything else that carries our mark (a plain gateway, several paths, a blackhole). Only ever observed: it is
+    /// replaced where we want a route and deleted where we don't.
+    Other,
 }
 
 /// A policy rule: packets from a prefix look into a table of ours.
@@ -230,9 +284,10 @@ pub struct Observed {
     pub ours: State,
     /// All interfaces of the namespace, ours included, by name.
     pub interfaces: BTreeMap<LinkName, Interface>,
-    /// Routes of others (and the kernel's own) that cover or equal one of the `watched` prefixes: see [`crate::Dataplane::observe`].
+    /// Routes of others (and the kernel's own), default routes excepted, that cover or equal one of the `watched`
+    /// prefixes: see [`crate::Dataplane::observe`].
     pub foreign_routes: Vec<InstalledRoute>,
-    /// Nexthop ids in our range that carry somebody else's protocol.
+    /// Nexthop ids in our range that carry somebody else's protocol, or ours in a form that we never write (a group).
     pub foreign_nexthops: BTreeSet<NexthopId>,
     /// Default routes, best first: device and gateway.
     pub default_routes: Vec<InstalledRoute>,
@@ -253,6 +308,47 @@ pub struct InstalledRoute {
     pub gateway: Option<IpAddr>,
 }
 
+impl fmt::Display for InstalledRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "route {}", self.key.prefix)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        if let Some(link) = &self.link {
+            write!(f, " dev {link}")?;
+        }
+        write!(f, " table {} metric {} proto {}", self.key.table, self.key.metric, self.protocol)?;
+        match protocol_name(self.protocol) {
+            Some(name) => write!(f, " ({name})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Names of `rtm_protocol` as iproute2 shows them.
+fn protocol_name(protocol: u8) -> Option<&'static str> {
+    Some(match protocol {
+        1 => "redirect",
+        2 => "kernel",
+        3 => "boot",
+        4 => "static",
+        9 => "ra",
+        11 => "zebra",
+        12 => "bird",
+        16 => "dhcp",
+        17 => "mrouted",
+        18 => "keepalived",
+        42 => "babel",
+        80 => "calico",
+        186 => "bgp",
+        187 => "isis",
+        188 => "ospf",
+        189 => "rip",
+        192 => "eigrp",
+        _ => return None,
+    })
+}
+
 /// An interface as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
@@ -270,8 +366,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Ethernet address, if it is an Ethernet device.
     pub mac: Option<Mac>,
-    /// VNI and UDP port, if it is a VXLAN device.
-    pub vxlan: Option<(Vni, u16)>,
+    /// What it claims for itself alone, if it is a VXLAN device.
+    pub vxlan: Option<VxlanId>,
     /// Addresses.
     pub addresses: Vec<InterfaceAddress>,
 }
@@ -286,3 +382,6 @@ pub struct InterfaceAddress {
     /// Link scope (`fe80::/10`, 169.254/16) or host scope.
     pub local_scope: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -240,6 +240,7 @@ fn state_text(state: &State) -> String {
     for (key, route) in &state.routes {
         let target = match route.target {
             RouteTarget::Unreachable => "unreachable".to_owned(),
+            RouteTarget::Other => unreachable!("only ever observed"),
             RouteTarget::Nexthop(id) => format!("via {}", state.nexthops[&id].gateway.address),
         };
         let _ = writeln!(text, "route {} table {} metric {} {target}", key.prefix, key.table, key.metric);

@@ -1,0 +1,151 @@
+//! What of others stands in our way, and what of ours it blocks.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::diff::Conflict;
+use crate::state::{
+    InstalledRoute, LinkName, NexthopId, Observed, RouteKey, RouteTarget, State, VxlanId, VxlanLink,
+};
+
+/// Foreign objects in our way, and the keys of ours that must be left as they are because of them.
+#[derive(Debug, Default)]
+pub(super) struct Obstacles {
+    pub(super) conflicts: Vec<Conflict>,
+    links: BTreeSet<LinkName>,
+    nexthops: BTreeSet<NexthopId>,
+    routes: BTreeSet<RouteKey>,
+}
+
+impl Obstacles {
+    pub(super) fn find(observed: &Observed, wanted: &State) -> Self {
+        let mut found = Self::default();
+        for (name, link) in &wanted.links {
+            found.look_at_link(observed, name, link);
+        }
+        found.look_at_nexthops(observed, wanted);
+        found.look_at_routes(observed, wanted);
+        found
+    }
+
+    /// Whether a device, and with it everything on it, is blocked.
+    pub(super) fn link(&self, name: &LinkName) -> bool {
+        self.links.contains(name)
+    }
+
+    pub(super) fn nexthop(&self, id: NexthopId) -> bool {
+        self.nexthops.contains(&id)
+    }
+
+    pub(super) fn route(&self, key: &RouteKey) -> bool {
+        self.routes.contains(key)
+    }
+
+    fn look_at_link(&mut self, observed: &Observed, name: &LinkName, link: &VxlanLink) {
+        if observed.ours.links.get(name).is_some_and(|now| now.id() == link.id()) {
+            return;
+        }
+        let foreign = |other: &LinkName| !observed.ours.links.contains_key(other);
+        if let Some(interface) = observed.interfaces.get(name).filter(|_| foreign(name)) {
+            let kind = if interface.kind.is_empty() { "physical" } else { &interface.kind };
+            self.block_link(
+                name,
+                format!("device {name} (kind {kind}, alias {:?}) which is not marked as ours", interface.alias),
+                format!("if nothing needs it, remove it: ip link delete {name}; else configure another device name"),
+            );
+            return;
+        }
+        let twin = observed
+            .interfaces
+            .iter()
+            .find(|(other, interface)| interface.vxlan == Some(link.id()) && foreign(other));
+        if let Some((other, interface)) = twin {
+            let VxlanId { vni, port, .. } = link.id();
+            self.block_link(
+                name,
+                format!(
+                    "VXLAN device {other} (alias {:?}) with VNI {} and port {port}",
+                    interface.alias, vni.0
+                ),
+                format!(
+                    "two devices can't share a VNI and a port: remove {other} or configure another vxlan.vni"
+                ),
+            );
+        }
+    }
+
+    fn block_link(&mut self, name: &LinkName, found: String, hint: String) {
+        self.conflicts.push(Conflict { wanted: format!("device {name}"), found, hint });
+        self.links.insert(name.clone());
+    }
+
+    fn look_at_nexthops(&mut self, observed: &Observed, wanted: &State) {
+        for (id, nexthop) in &wanted.nexthops {
+            if observed.foreign_nexthops.contains(id) {
+                self.conflicts.push(Conflict {
+                    wanted: format!("nexthop {}", id.0),
+                    found: format!("nexthop object {} of somebody else", id.0),
+                    hint: format!(
+                        "see whose it is: ip nexthop show id {}; remove it or configure another range of ids",
+                        id.0
+                    ),
+                });
+                self.nexthops.insert(*id);
+            } else if self.links.contains(&nexthop.link) {
+                self.nexthops.insert(*id);
+            }
+        }
+    }
+
+    fn look_at_routes(&mut self, observed: &Observed, wanted: &State) {
+        for rival in &observed.foreign_routes {
+            self.look_at_rival(observed, wanted, rival);
+        }
+        if self.nexthops.is_empty() && self.links.is_empty() {
+            return;
+        }
+        let lost_sources = self.lost_sources(observed, wanted);
+        for (key, route) in &wanted.routes {
+            let no_target = matches!(route.target, RouteTarget::Nexthop(id) if self.nexthops.contains(&id));
+            if no_target || route.source.is_some_and(|source| lost_sources.contains(&source)) {
+                self.routes.insert(*key);
+            }
+        }
+    }
+
+    /// A foreign route of the same table and prefix wins over ours (smaller metric) or takes its place (equal).
+    fn look_at_rival(&mut self, observed: &Observed, wanted: &State, rival: &InstalledRoute) {
+        let key = rival.key;
+        for (ours, _) in wanted.routes.range(key..=RouteKey { metric: u32::MAX, ..key }) {
+            self.conflicts.push(Conflict {
+                wanted: format!("route {} table {} metric {}", ours.prefix, ours.table, ours.metric),
+                found: rival.to_string(),
+                hint: format!(
+                    "remove it, or stop the program that makes it: ip route delete {} table {} proto {} metric {}",
+                    key.prefix, key.table, rival.protocol, key.metric
+                ),
+            });
+            // One of ours that stands already stays under our care.
+            if !observed.ours.routes.contains_key(ours) {
+                self.routes.insert(*ours);
+            }
+        }
+    }
+
+    /// Source addresses that will not be there because their device is blocked.
+    fn lost_sources(&self, observed: &Observed, wanted: &State) -> BTreeSet<IpAddr> {
+        let foreign = observed.interfaces.iter().filter(|(name, _)| !observed.ours.links.contains_key(*name));
+        let held = observed.ours.addresses.iter().filter(|address| self.links.contains(&address.link));
+        let present: BTreeSet<IpAddr> = foreign
+            .flat_map(|(_, interface)| interface.addresses.iter().map(|a| a.address.addr()))
+            .chain(held.map(|address| address.address.addr()))
+            .collect();
+        let (blocked, standing): (Vec<_>, Vec<_>) =
+            wanted.addresses.iter().partition(|address| self.links.contains(&address.link));
+        blocked
+            .into_iter()
+            .map(|address| address.address.addr())
+            .filter(|ip| !present.contains(ip) && !standing.iter().any(|a| a.address.addr() == *ip))
+            .collect()
+    }
+}

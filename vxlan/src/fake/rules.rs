@@ -1,0 +1,305 @@
+//! The rules of the kernel: what it accepts, with which error number it refuses, and what follows.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::diff::Change;
+use crate::effects;
+use crate::state::{
+    Address, FdbKey, Gateway, LinkName, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget,
+    VxlanLink,
+};
+
+use super::errno::{
+    EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOENT,
+    EOPNOTSUPP, ESRCH,
+};
+use super::world::{Device, World};
+
+/// The smallest MTU of an Ethernet device (`ETH_MIN_MTU`).
+const ETH_MIN_MTU: u32 = 68;
+
+type Answer = Result<(), i32>;
+
+impl World {
+    pub(super) fn apply(&mut self, change: &Change) -> Answer {
+        match change {
+            Change::AddLink(name, link) => self.add_link(name, link),
+            Change::SetLink(name, link) => self.set_link(name, link),
+            Change::DeleteLink(name) => self.delete_link(name),
+            Change::SetRpFilter(name, value) => self.write_rp_filter(name, *value),
+            Change::AddAddress(address) => self.add_address(address),
+            Change::DeleteAddress(address) => self.delete_address(address),
+            Change::SetNeighbor(key, mac) => {
+                self.check_neighbor(key)?;
+                self.ours.neighbors.insert(key.clone(), *mac);
+                Ok(())
+            }
+            Change::DeleteNeighbor(key) => {
+                self.device(&key.link).ok_or(ENODEV)?;
+                self.ours.neighbors.remove(key).map(drop).ok_or(ENOENT)
+            }
+            Change::SetFdb(key, remote) => self.set_fdb(key, *remote),
+            Change::DeleteFdb(key) => {
+                self.device(&key.link).ok_or(ENODEV)?;
+                self.ours.fdb.remove(key).map(drop).ok_or(ENOENT)
+            }
+            Change::AddNexthop(id, nexthop) => self.add_nexthop(*id, nexthop),
+            Change::SetNexthop(id, nexthop) => self.set_nexthop(*id, nexthop),
+            Change::DeleteNexthop(id) => self.delete_nexthop(*id),
+            Change::AddRoute(key, route) => self.add_route(key.normalised(), route),
+            Change::SetRoute(key, route) => self.set_route(key.normalised(), route),
+            Change::DeleteRoute(key) => self.ours.routes.remove(&key.normalised()).map(drop).ok_or(ESRCH),
+            Change::AddRule(rule) => self.ours.rules.insert(*rule).then_some(()).ok_or(EEXIST),
+            Change::DeleteRule(rule) => self.ours.rules.remove(rule).then_some(()).ok_or(ENOENT),
+        }
+    }
+
+    fn add_link(&mut self, name: &LinkName, link: &VxlanLink) -> Answer {
+        let underlay = self.device(&link.underlay).ok_or(ENODEV)?;
+        if self.device(name).is_some() {
+            return Err(EEXIST);
+        }
+        let id = link.id();
+        let taken = self.interfaces.values().any(|interface| interface.vxlan == Some(id))
+            || self.ours.links.values().any(|other| other.id() == id);
+        if taken {
+            return Err(EEXIST);
+        }
+        // At creation a large MTU is cut without a word.
+        let mtu = link.mtu.min(largest_mtu(underlay, link));
+        let index = self.next_index();
+        self.indices.insert(name.clone(), index);
+        self.ours.links.insert(name.clone(), VxlanLink { mtu, ..link.clone() });
+        self.ours.rp_filter.insert(name.clone(), 0);
+        Ok(())
+    }
+
+    /// In the order in which the kernel goes through a request; what came before an error stays.
+    fn set_link(&mut self, name: &LinkName, link: &VxlanLink) -> Answer {
+        let now = self.ours.links.get(name).ok_or(ENODEV)?;
+        if now.id() != link.id() {
+            return Err(EOPNOTSUPP);
+        }
+        let (mac, mtu, up) = (now.mac, now.mtu, now.up);
+        let underlay = self.device(&link.underlay).ok_or(ENODEV)?;
+        let largest = largest_mtu(underlay, link);
+        let mut new = VxlanLink { mtu: mtu.min(largest), up, ..link.clone() };
+        if mac != link.mac {
+            effects::mac_changed(&mut self.ours, name);
+        }
+        let fits = link.mtu == new.mtu || (ETH_MIN_MTU..=largest).contains(&link.mtu);
+        if fits {
+            new.mtu = link.mtu;
+        }
+        if mtu >= effects::IPV6_MIN_MTU && new.mtu < effects::IPV6_MIN_MTU {
+            effects::ipv6_lost(&mut self.ours, name);
+        }
+        if fits {
+            new.up = link.up;
+            if up && !link.up {
+                effects::link_down(&mut self.ours, name);
+            }
+        }
+        self.ours.links.insert(name.clone(), new);
+        fits.then_some(()).ok_or(EINVAL)
+    }
+
+    fn delete_link(&mut self, name: &LinkName) -> Answer {
+        if !self.ours.links.contains_key(name) {
+            return Err(ENODEV);
+        }
+        self.remove_interface(name);
+        Ok(())
+    }
+
+    fn write_rp_filter(&mut self, name: &LinkName, value: u8) -> Answer {
+        self.device(name).ok_or(ENODEV)?;
+        self.ours.rp_filter.insert(name.clone(), value);
+        Ok(())
+    }
+
+    fn add_address(&mut self, address: &Address) -> Answer {
+        let device = self.device(&address.link).ok_or(ENODEV)?;
+        if address.address.addr().is_ipv6() && device.mtu < effects::IPV6_MIN_MTU {
+            return Err(EINVAL);
+        }
+        if self.addresses().any(|(link, other)| *link == address.link && other == address.address) {
+            return Err(EEXIST);
+        }
+        self.ours.addresses.insert(address.clone());
+        Ok(())
+    }
+
+    fn delete_address(&mut self, address: &Address) -> Answer {
+        self.device(&address.link).ok_or(ENODEV)?;
+        if !self.ours.addresses.contains(address) {
+            return Err(EADDRNOTAVAIL);
+        }
+        let ip = address.address.addr();
+        let elsewhere = self.interfaces.values().any(|i| i.addresses.iter().any(|a| a.address.addr() == ip));
+        effects::address_deleted(&mut self.ours, address, &|_| elsewhere);
+        Ok(())
+    }
+
+    fn check_neighbor(&self, key: &NeighborKey) -> Answer {
+        let device = self.device(&key.link).ok_or(ENODEV)?;
+        if key.address.is_ipv6() && device.mtu < effects::IPV6_MIN_MTU {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+
+    fn set_fdb(&mut self, key: &FdbKey, remote: IpAddr) -> Answer {
+        self.device(&key.link).ok_or(ENODEV)?;
+        let device = self.ours.links.get(&key.link).ok_or(EOPNOTSUPP)?;
+        if device.local.is_ipv4() != remote.is_ipv4() {
+            return Err(EAFNOSUPPORT);
+        }
+        self.ours.fdb.insert(key.clone(), remote);
+        Ok(())
+    }
+
+    fn add_nexthop(&mut self, id: NexthopId, nexthop: &Nexthop) -> Answer {
+        self.check_nexthop(nexthop)?;
+        if self.ours.nexthops.contains_key(&id) || self.nexthops.contains(&id) {
+            return Err(EEXIST);
+        }
+        self.ours.nexthops.insert(id, nexthop.clone());
+        Ok(())
+    }
+
+    fn set_nexthop(&mut self, id: NexthopId, nexthop: &Nexthop) -> Answer {
+        self.check_nexthop(nexthop)?;
+        // The kernel lets anyone replace anyone's: the diff must not.
+        if self.nexthops.remove(&id) {
+            self.ours.nexthops.insert(id, nexthop.clone());
+            return Ok(());
+        }
+        if !self.ours.nexthops.contains_key(&id) {
+            return Err(ENOENT);
+        }
+        let carries_ipv6 = self
+            .ours
+            .routes
+            .iter()
+            .any(|(key, route)| route.target == RouteTarget::Nexthop(id) && key.prefix.addr().is_ipv6());
+        if carries_ipv6 && nexthop.gateway.address.is_ipv4() {
+            return Err(EINVAL);
+        }
+        self.ours.nexthops.insert(id, nexthop.clone());
+        Ok(())
+    }
+
+    fn delete_nexthop(&mut self, id: NexthopId) -> Answer {
+        if !self.ours.nexthops.contains_key(&id) && !self.nexthops.remove(&id) {
+            return Err(ENOENT);
+        }
+        effects::nexthop_deleted(&mut self.ours, id);
+        Ok(())
+    }
+
+    /// `rtm_to_nh_config`, `fib_check_nh`, `fib6_nh_init`.
+    fn check_nexthop(&self, nexthop: &Nexthop) -> Answer {
+        let device = self.device(&nexthop.link).ok_or(ENODEV)?;
+        if !device.up || !device.carrier {
+            return Err(ENETDOWN);
+        }
+        match nexthop.gateway {
+            Gateway { address: IpAddr::V4(_), onlink } => self.check_gateway4(nexthop, onlink),
+            Gateway { address: IpAddr::V6(ip), onlink } => self.check_gateway6(ip, nexthop, onlink, device),
+        }
+    }
+
+    fn check_gateway4(&self, nexthop: &Nexthop, onlink: bool) -> Answer {
+        let gateway = nexthop.gateway.address;
+        if gateway.is_multicast() || gateway.is_unspecified() {
+            return Err(EINVAL);
+        }
+        let on_device = || self.addresses().filter(|(link, _)| **link == nexthop.link).map(|(_, a)| a);
+        let broadcast = on_device().any(|a| {
+            a.prefix_len() < 31 && (a.broadcast() == gateway || a.network() == gateway) && a.addr() != gateway
+        });
+        if onlink {
+            let local = on_device().any(|a| a.addr() == gateway);
+            return if local || broadcast { Err(EINVAL) } else { Ok(()) };
+        }
+        if broadcast {
+            return Err(EINVAL);
+        }
+        if on_device().any(|a| a.contains(&gateway)) {
+            return Ok(());
+        }
+        // Without a connected network the search ends at an unreachable route or finds nothing.
+        let unreachable = self.ours.routes.iter().any(|(key, route)| {
+            key.table == super::world::MAIN
+                && route.target == RouteTarget::Unreachable
+                && key.prefix.contains(&gateway)
+        });
+        Err(if unreachable { EHOSTUNREACH } else { ENETUNREACH })
+    }
+
+    fn check_gateway6(&self, ip: Ipv6Addr, nexthop: &Nexthop, onlink: bool, device: Device) -> Answer {
+        if device.mtu < effects::IPV6_MIN_MTU {
+            return Err(ENODEV);
+        }
+        if ip.is_multicast() || ip.is_unspecified() || self.is_local(IpAddr::V6(ip)) {
+            return Err(EINVAL);
+        }
+        if ip.is_unicast_link_local() {
+            return Ok(());
+        }
+        let found = self.lookup(IpAddr::V6(ip));
+        if onlink {
+            // A gateway inside of a block that is routed over another device is refused, even with onlink.
+            return match found.flatten() {
+                Some(link) if *link != nexthop.link => Err(EINVAL),
+                Some(_) | None => Ok(()),
+            };
+        }
+        let connected = self
+            .addresses()
+            .any(|(link, address)| *link == nexthop.link && address.contains(&IpAddr::V6(ip)));
+        if connected { Ok(()) } else { Err(EHOSTUNREACH) }
+    }
+
+    fn add_route(&mut self, key: RouteKey, route: &Route) -> Answer {
+        self.check_route(key, route)?;
+        if self.ours.routes.contains_key(&key) || self.foreign_route(&key) {
+            return Err(EEXIST);
+        }
+        self.insert_route(key, route);
+        Ok(())
+    }
+
+    fn set_route(&mut self, key: RouteKey, route: &Route) -> Answer {
+        self.check_route(key, route)?;
+        // A replace takes a foreign route of the same key without asking: the diff must not.
+        if self.routes.remove(&key).is_none() && !self.ours.routes.contains_key(&key) {
+            return Err(ENOENT);
+        }
+        self.insert_route(key, route);
+        Ok(())
+    }
+
+    fn check_route(&self, key: RouteKey, route: &Route) -> Answer {
+        let ipv6 = key.prefix.addr().is_ipv6();
+        match route.target {
+            RouteTarget::Nexthop(id) => match self.ours.nexthops.get(&id) {
+                Some(nexthop) if ipv6 && nexthop.gateway.address.is_ipv4() => return Err(EINVAL),
+                None if !self.nexthops.contains(&id) => return Err(EINVAL),
+                Some(_) | None => {}
+            },
+            RouteTarget::Unreachable => {}
+            RouteTarget::Other => return Err(EINVAL),
+        }
+        match route.source {
+            Some(source) if source.is_ipv6() != ipv6 || !self.is_local(source) => Err(EINVAL),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// `vxlan_config_apply`: the largest MTU of a tunnel over this device.
+fn largest_mtu(underlay: Device, link: &VxlanLink) -> u32 {
+    underlay.mtu.saturating_sub(VxlanLink::overhead(link.local)).max(ETH_MIN_MTU)
+}
