@@ -4,6 +4,8 @@
 //! of one peer without any IO or clock, [`rib`] holds what was learned and what is announced, and `speaker`
 //! (feature `io`) runs all of it on sockets: one task owns every session and the RIB.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod rib;
 pub mod session;
 #[cfg(feature = "io")]

@@ -105,17 +105,17 @@ pub(super) fn merge(as_path: Vec<AsSegment>, as4_path: Vec<AsSegment>) -> Vec<As
         missing -= segment_hops(&segment);
         merged.push(segment);
     }
-    for segment in as4_path {
-        match (merged.last_mut(), segment) {
-            // Where the two meet a sequence goes on.
-            (Some(AsSegment::Sequence(before)), AsSegment::Sequence(after))
-                if before.len() + after.len() <= 255 =>
-            {
-                before.extend(after);
-            }
-            (_, segment) => merged.push(segment),
+    let mut as4_path = as4_path.into_iter();
+    match (merged.last_mut(), as4_path.next()) {
+        // Where the two meet a sequence goes on.
+        (Some(AsSegment::Sequence(before)), Some(AsSegment::Sequence(after)))
+            if before.len() + after.len() <= 255 =>
+        {
+            before.extend(after);
         }
+        (_, first) => merged.extend(first),
     }
+    merged.extend(as4_path);
     merged
 }
 

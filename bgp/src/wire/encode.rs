@@ -49,7 +49,9 @@ pub fn encode_update(update: &Update, codec: Codec, out: &mut BytesMut) -> usize
 fn write_end_of_rib(family: Family, out: &mut BytesMut) {
     match family {
         Family::Ipv4 => write_message(&[], &[], &[], out),
-        Family::Ipv6 => write_message(&[], &mp_unreach_header(family, 0), &[], out),
+        Family::Ipv6 => {
+            write_message(&[], &mp_attribute(code::MP_UNREACH_NLRI, &afi_safi(family), &[]), &[], out)
+        }
     }
 }
 
@@ -58,11 +60,9 @@ fn write_withdrawals(family: Family, withdrawn: &[IpNet], out: &mut BytesMut) ->
     match family {
         Family::Ipv4 => for_each_filling(prefixes, ROOM, |field| write_message(field, &[], &[], out)),
         Family::Ipv6 => {
-            let room = ROOM - mp_unreach_header(family, 0).len();
-            for_each_filling(prefixes, room, |field| {
-                let mut attributes = mp_unreach_header(family, field.len());
-                attributes.put_slice(field);
-                write_message(&[], &attributes, &[], out);
+            let head = afi_safi(family);
+            for_each_filling(prefixes, mp_room(ROOM, head.len()), |field| {
+                write_message(&[], &mp_attribute(code::MP_UNREACH_NLRI, &head, field), &[], out);
             })
         }
     }
@@ -70,43 +70,38 @@ fn write_withdrawals(family: Family, withdrawn: &[IpNet], out: &mut BytesMut) ->
 
 /// Announcements with everything but their prefixes encoded.
 struct Group<'a> {
-    reach: &'a Reach,
-    family: Family,
+    prefixes: &'a [IpNet],
+    /// MP_REACH_NLRI up to its prefixes, if they go there.
+    mp_reach: Option<BytesMut>,
     attributes: BytesMut,
+    /// Octets of prefixes that a message holds.
+    room: usize,
 }
 
 impl<'a> Group<'a> {
     fn new(reach: &'a Reach, attributes: &Attributes, codec: Codec) -> Option<Self> {
         let family = Family::of_address(reach.next_hop);
+        let longest = reach.prefixes.iter().map(|prefix| prefix::encoded_len(*prefix)).max()?;
         if reach.prefixes.iter().any(|prefix| Family::of(*prefix) != family) {
             return None;
         }
-        let mut encoded = BytesMut::new();
-        let next_hop = match reach.next_hop {
-            IpAddr::V4(next_hop) => Some(next_hop.octets()),
-            IpAddr::V6(_) => None,
+        let (next_hop, mp_reach) = match reach.next_hop {
+            IpAddr::V4(next_hop) => (Some(next_hop.octets()), None),
+            IpAddr::V6(next_hop) => (None, Some(mp_reach_head(next_hop, reach.link_local))),
         };
+        let mut encoded = BytesMut::new();
         encode_attributes(attributes, next_hop, codec, &mut encoded)?;
-        let group = Self { reach, family, attributes: encoded };
-        // Any one prefix must fit: 17 octets are the longest.
-        (group.overhead() + 17 <= ROOM).then_some(group)
-    }
-
-    fn overhead(&self) -> usize {
-        match self.family {
-            Family::Ipv4 => self.attributes.len(),
-            Family::Ipv6 => self.attributes.len() + mp_reach_header(self.reach, 0).len(),
-        }
+        let room = ROOM.checked_sub(encoded.len())?;
+        let room = mp_reach.as_ref().map_or(room, |head| mp_room(room, head.len()));
+        (longest <= room).then_some(Self { prefixes: &reach.prefixes, mp_reach, attributes: encoded, room })
     }
 
     fn write(&self, out: &mut BytesMut) -> usize {
-        let prefixes = self.reach.prefixes.iter().copied();
-        for_each_filling(prefixes, ROOM - self.overhead(), |field| match self.family {
-            Family::Ipv4 => write_message(&[], &self.attributes, field, out),
-            Family::Ipv6 => {
+        for_each_filling(self.prefixes.iter().copied(), self.room, |field| match &self.mp_reach {
+            None => write_message(&[], &self.attributes, field, out),
+            Some(head) => {
                 // RFC 7606 §5.1: first of all attributes, so that it is found whatever follows.
-                let mut attributes = mp_reach_header(self.reach, field.len());
-                attributes.put_slice(field);
+                let mut attributes = mp_attribute(code::MP_REACH_NLRI, head, field);
                 attributes.put_slice(&self.attributes);
                 write_message(&[], &attributes, &[], out);
             }
@@ -148,40 +143,39 @@ fn write_message(withdrawn: &[u8], attributes: &[u8], nlri: &[u8], out: &mut Byt
     finish(out, start, TYPE_UPDATE);
 }
 
-/// MP_REACH_NLRI up to its prefixes, which take `octets`.
-fn mp_reach_header(reach: &Reach, octets: usize) -> BytesMut {
-    let mut next_hop = BytesMut::new();
-    match reach.next_hop {
-        IpAddr::V4(address) => next_hop.put_slice(&address.octets()),
-        IpAddr::V6(address) => {
-            next_hop.put_slice(&address.octets());
-            next_hop.put_slice(reach.link_local.as_ref().map(Ipv6Addr::octets).as_ref().map_or(&[], |l| l));
-        }
-    }
-    let (afi, safi) = prefix::afi_safi(Family::of_address(reach.next_hop));
-    let mut out = BytesMut::new();
-    put_extended_header(code::MP_REACH_NLRI, 5 + next_hop.len() + octets, &mut out);
-    out.put_u16(afi);
-    out.put_u8(safi);
-    out.put_u8(u8::try_from(next_hop.len()).unwrap_or(u8::MAX));
-    out.put_slice(&next_hop);
-    out.put_u8(0);
-    out
-}
-
-/// MP_UNREACH_NLRI up to its prefixes, which take `octets`.
-fn mp_unreach_header(family: Family, octets: usize) -> BytesMut {
+fn afi_safi(family: Family) -> [u8; 3] {
     let (afi, safi) = prefix::afi_safi(family);
-    let mut out = BytesMut::new();
-    put_extended_header(code::MP_UNREACH_NLRI, 3 + octets, &mut out);
-    out.put_u16(afi);
-    out.put_u8(safi);
+    let [high, low] = afi.to_be_bytes();
+    [high, low, safi]
+}
+
+/// MP_REACH_NLRI of IPv6 up to its prefixes (RFC 4760 §3, RFC 2545 §3).
+fn mp_reach_head(next_hop: Ipv6Addr, link_local: Option<Ipv6Addr>) -> BytesMut {
+    let mut head = BytesMut::new();
+    head.put_slice(&afi_safi(Family::Ipv6));
+    head.put_u8(if link_local.is_some() { 32 } else { 16 });
+    head.put_slice(&next_hop.octets());
+    if let Some(link_local) = link_local {
+        head.put_slice(&link_local.octets());
+    }
+    head.put_u8(0);
+    head
+}
+
+/// MP_REACH_NLRI or MP_UNREACH_NLRI.
+fn mp_attribute(code: u8, head: &[u8], prefixes: &[u8]) -> BytesMut {
+    let value = [head, prefixes].concat();
+    let mut out = BytesMut::with_capacity(value.len() + 4);
+    // Never refused: a message is shorter than what an attribute's length can say.
+    let _ = put(flag::OPTIONAL, code, &value, &mut out);
     out
 }
 
-fn put_extended_header(code: u8, length: usize, out: &mut BytesMut) {
-    out.put_slice(&[flag::OPTIONAL | flag::EXTENDED_LENGTH, code]);
-    out.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
+/// Octets of prefixes that an MP attribute holds which has `room` with its header and its `head`. The header takes
+/// three octets up to a length of 255, then four.
+fn mp_room(room: usize, head: usize) -> usize {
+    let short = room.saturating_sub(3 + head).min(255_usize.saturating_sub(head));
+    short.max(room.saturating_sub(4 + head))
 }
 
 /// All attributes but the MP ones, in the order of their codes (RFC 4271 §5); `None` if one is longer than its
