@@ -32,6 +32,9 @@ struct Checker<'f> {
 
 impl Checker<'_> {
     fn value(&mut self, node: &Node, schema: &Json) -> Option<Node> {
+        if matches!(&node.value, Value::Scalar(scalar) if scalar.kind == Kind::Broken) {
+            return None;
+        }
         if let Some(choices) = choices(schema) {
             return self.choice(node, &choices).then(|| node.clone());
         }
@@ -177,7 +180,7 @@ impl Checker<'_> {
         match format::check(form, &scalar.text) {
             Ok(()) => true,
             Err(malformed) => {
-                let problem = printable(&malformed.problem, 160);
+                let problem = malformed.problem.replace(&scalar.text, &printable(&scalar.text, 60));
                 self.findings.push(Finding::new(node.at, &node.path, &scalar.text, problem, &malformed.hint));
                 false
             }
@@ -225,19 +228,34 @@ impl Checker<'_> {
             Value::List(_) | Value::Map(_) => "",
         };
         let hint = match &node.value {
-            Value::Scalar(scalar) if scalar.kind == Kind::Null => {
-                "remove the key, or give it a value".to_owned()
-            }
-            Value::Scalar(scalar) if scalar.kind == Kind::Quoted && unquoted_fits(scalar, &types) => {
-                format!("remove the quotes: {text}")
-            }
-            Value::Scalar(scalar) if types.contains(&"string") && !is_text(scalar) => {
-                format!("quote it: \"{text}\"")
-            }
-            Value::Scalar(_) | Value::List(_) | Value::Map(_) => String::new(),
+            Value::Scalar(scalar) => other_writing(scalar, schema),
+            Value::List(_) | Value::Map(_) => String::new(),
         };
         let problem = format!("{} stands where {wanted} is due", described(node));
         self.findings.push(Finding::new(node.at, &node.path, text, problem, &hint));
+    }
+}
+
+/// How a scalar of the wrong type would have to be written, where that is clear.
+fn other_writing(scalar: &Scalar, schema: &Json) -> String {
+    let (text, types) = (printable(&scalar.text, 40), accepts(schema));
+    let quoted = scalar.kind == Kind::Quoted;
+    if scalar.kind == Kind::Null {
+        "remove the key, or give it a value".to_owned()
+    } else if unquoted_fits(scalar, &types) {
+        if quoted && !text.starts_with('0') {
+            format!("remove the quotes: {text}")
+        } else {
+            format!("write {}, without leading zeros", text.trim_start_matches('0'))
+        }
+    } else if schema.get("format").is_some_and(|form| form == "duration") {
+        format!("write a number with its unit, for example {text}s")
+    } else if types.contains(&"string") && !is_text(scalar) {
+        format!("quote it: \"{text}\"")
+    } else if types.contains(&"array") {
+        format!("write [{text}]")
+    } else {
+        String::new()
     }
 }
 
@@ -259,7 +277,7 @@ fn described(node: &Node) -> String {
         Value::Scalar(scalar) => {
             let text = printable(&scalar.text, 40);
             match scalar.kind {
-                Kind::Null => "nothing".to_owned(),
+                Kind::Null | Kind::Broken => "nothing".to_owned(),
                 Kind::Bool => format!("the truth value {text}"),
                 Kind::Integer => format!("the number {text}"),
                 Kind::Float => format!("the fraction {text}"),
@@ -317,20 +335,22 @@ fn nearest<'w>(typed: &str, words: &[&'w str]) -> Option<&'w str> {
         .map(|(_, word)| word)
 }
 
-/// Insertions, deletions and substitutions between two words.
+/// Insertions, deletions, substitutions and swaps of neighbours between two words.
 fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+            let mut best = (rows[i][j] + usize::from(x != y)).min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                best = best.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(best);
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -404,6 +424,7 @@ mod tests {
             ("holdtime", Some("holdTime")),
             ("hold_time", Some("holdTime")),
             ("label", Some("labels")),
+            ("ans", Some("asn")),
             ("as", Some("asn")),
             ("peers", None),
             ("", None),

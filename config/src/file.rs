@@ -189,32 +189,24 @@ fn read_overrides(base: &Node, overrides: &Node, findings: &mut Findings) -> Vec
     let mut result: Vec<(Glob, Config)> = Vec::new();
     for node in items {
         let Some((selector, rest)) = split_match(node, item, findings) else { continue };
-        let Some((at, glob)) = selector else { continue };
-        if let Some((earlier, _)) =
-            result.iter().find(|(other, _)| *other == glob || other.matches_everything())
+        let whom = selector.as_ref().map_or(node.path.as_str(), |(_, glob)| glob.as_str()).to_owned();
+        if let Some((at, glob)) = &selector
+            && let Some((earlier, _)) =
+                result.iter().find(|(other, _)| other == glob || other.matches_everything())
         {
-            let problem = format!(
-                "an override above, for `{}`, takes every node that this one matches",
-                earlier.as_str()
-            );
-            let finding = Finding::new(
-                at,
-                &format!("{}.match.name", node.path),
-                glob.as_str(),
-                problem,
-                "the first match wins: put the narrower one first",
-            );
-            findings.push(finding);
+            let (key, earlier) = (format!("{}.match.name", node.path), earlier.as_str());
+            let problem =
+                format!("an override above, for `{earlier}`, takes every node that this one matches");
+            let hint = "the first match wins: put the narrower one first";
+            findings.push(Finding::new(*at, &key, glob.as_str(), problem, hint));
         }
         let mut merged = Findings::default();
-        if let Some(config) = read_one(&base.merged(&rest), &mut merged) {
+        if let (Some(config), Some((_, glob))) = (read_one(&base.merged(&rest), &mut merged), selector) {
             result.push((glob, config));
-            continue;
         }
         for finding in merged {
             if !findings.contains(&finding) {
-                let own = finding.key.starts_with(&node.path);
-                let only_for = (!own).then(|| glob.as_str().to_owned());
+                let only_for = (!finding.key.starts_with(&node.path)).then(|| whom.clone());
                 findings.push(Finding { only_for, ..finding });
             }
         }
@@ -291,3 +283,6 @@ fn without_name(entry: &Entry, findings: &mut Findings) -> Entry {
     }
     entry
 }
+
+#[cfg(test)]
+mod tests;

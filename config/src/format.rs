@@ -86,7 +86,7 @@ pub(crate) fn cidr(text: &str) -> Result<IpNet, Malformed> {
         return match address(text) {
             Ok(address) => malformed(
                 format!("`{text}` has no prefix length"),
-                format!("write `{}` for this address alone", IpNet::from(address)),
+                format!("add it; `{}` is this address alone", IpNet::from(address)),
             ),
             Err(_) => {
                 malformed(format!("`{text}` is not a CIDR"), "for example 10.244.0.0/16 or fd10:244::/48")
@@ -245,3 +245,6 @@ fn underlay(text: &str) -> Result<(), Malformed> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -332,8 +332,8 @@ fn no_labels(labels: &Labels) -> bool {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct Bgp {
-    /// AS number of the node.
-    #[schemars(range(min = 1, max = 4_294_967_294_u32), extend("x-pairway-reload" = "restart"))]
+    /// AS number of the node: 1 to 4294967294, but not 23456 and 65535.
+    #[schemars(extend("x-pairway-reload" = "restart"))]
     pub(crate) asn: u32,
     /// TCP port of this and the other nodes.
     #[schemars(range(min = 1), extend("x-pairway-reload" = "restart"))]
@@ -411,8 +411,7 @@ pub(crate) struct Peer {
     /// Its address; unique.
     #[schemars(with = "Address")]
     pub(crate) address: IpAddr,
-    /// Its AS number; equal to ours makes the session internal.
-    #[schemars(range(min = 1, max = 4_294_967_294_u32))]
+    /// Its AS number, as `bgp.asn`; equal to ours makes the session internal.
     pub(crate) asn: u32,
     /// Its TCP port.
     #[serde(default = "bgp_port")]

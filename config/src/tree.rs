@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     Text,
     /// In quotes, or a block scalar.
     Quoted,
+    /// What can't be read, and has been reported.
+    Broken,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -66,8 +68,8 @@ impl Node {
     }
 
     /// The nearest node to `path` (`bgp.peers[2].address`, by position in this tree): itself, else the last of
-    /// its parents that stands in the file.
-    pub(crate) fn nearest(&self, path: &str) -> &Self {
+    /// its parents that stands in the file; and whether it is itself.
+    pub(crate) fn nearest(&self, path: &str) -> (&Self, bool) {
         let mut node = self;
         for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
             let next = match step.strip_suffix(']').and_then(|index| index.parse::<usize>().ok()) {
@@ -79,10 +81,10 @@ impl Node {
             };
             match next {
                 Some(next) => node = next,
-                None => break,
+                None => return (node, false),
             }
         }
-        node
+        (node, true)
     }
 
     /// As JSON. An integer that JSON can't hold becomes its text, which no integer field accepts.
@@ -96,7 +98,7 @@ impl Node {
         }
     }
 
-    /// `over` laid over this: maps key by key, everything else replaced.
+    /// `over` laid over this: maps key by key, everything else replaced. A merged map stays where it is.
     pub(crate) fn merged(&self, over: &Self) -> Self {
         match (&self.value, &over.value) {
             (Value::Map(base), Value::Map(upper)) => {
@@ -109,7 +111,7 @@ impl Node {
                         None => entries.push(entry.clone()),
                     }
                 }
-                Self { at: over.at, path: over.path.clone(), value: Value::Map(entries) }
+                Self { value: Value::Map(entries), ..self.clone() }
             }
             _ => over.clone(),
         }
@@ -145,7 +147,7 @@ impl Scalar {
 
     fn to_json(&self) -> Json {
         match self.kind {
-            Kind::Null => Json::Null,
+            Kind::Null | Kind::Broken => Json::Null,
             Kind::Bool => Json::Bool(self.text.eq_ignore_ascii_case("true")),
             Kind::Integer => {
                 let value = self.integer();
@@ -307,17 +309,12 @@ impl<'t> Reader<'t, '_> {
             Event::Alias(anchor) => return self.alias(anchor, at, path),
             Event::UnresolvedAlias(name) => {
                 let problem = format!("no anchor &{name} stands before the alias");
-                self.findings.push(Finding::new(
-                    at,
-                    &path,
-                    &format!("*{name}"),
-                    problem,
-                    "name an anchor above it",
-                ));
-                (0, Value::Scalar(Scalar { text: String::new(), kind: Kind::Null }))
+                let alias = format!("*{name}");
+                self.findings.push(Finding::new(at, &path, &alias, problem, "name an anchor above it"));
+                (0, Value::Scalar(Scalar { text: String::new(), kind: Kind::Broken }))
             }
             // The parser keeps its events balanced.
-            _ => (0, Value::Scalar(Scalar { text: String::new(), kind: Kind::Null })),
+            _ => (0, Value::Scalar(Scalar { text: String::new(), kind: Kind::Broken })),
         };
         let node = Node { at, path, value };
         if anchor != 0 {
@@ -421,3 +418,6 @@ fn position(span: &Span) -> Position {
     };
     Position::new(span.start.line(), span.start.col() + 1, length)
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use crate::limits::{
     MAX_BLOCK_PREFIX_V4, MAX_BLOCK_PREFIX_V6, MAX_POOL_BITS, overlap, reserved_asn, route_protocol_owner,
     table_owner, unroutable,
 };
-use crate::tree::Node as Tree;
+use crate::tree::{Node as Tree, Value};
 use crate::{
     Bgp, BgpPeer, Blocks, Config, Kernel, Node, NodeSelector, PathRule, PathUse, Paths, Pool, Store,
     Underlay, UnderlaySelector, Vxlan, raw,
@@ -39,14 +39,14 @@ struct Rules<'a, 'f> {
 impl Rules<'_, '_> {
     /// A mistake in the value at `path` of the tree.
     fn wrong(&mut self, path: &str, value: impl ToString, problem: String, hint: impl AsRef<str>) {
-        let node = self.tree.nearest(path);
-        let key = if node.path.is_empty() { path } else { &node.path };
+        let (node, exact) = self.tree.nearest(path);
+        let key = if exact { &node.path } else { path };
         self.findings.push(Finding::new(node.at, key, &value.to_string(), problem, hint.as_ref()));
     }
 
     /// Where the value at `path` is written, for a mistake that has two ends.
     fn line_of(&self, path: &str) -> u32 {
-        self.tree.nearest(path).at.line
+        self.tree.nearest(path).0.at.line
     }
 
     fn pools(&mut self) {
@@ -138,7 +138,7 @@ impl Rules<'_, '_> {
         self.seconds("bgp.restartTime", bgp.restart_time.0, "0s to 4095s", |seconds| seconds <= 4095);
         for (index, address) in bgp.listen.iter().enumerate() {
             let path = format!("bgp.listen[{index}]");
-            if is_multicast(*address) {
+            if address.is_multicast() {
                 let problem = format!("`{address}` is a multicast address");
                 self.wrong(&path, address, problem, "use an address of the node");
             }
@@ -162,7 +162,10 @@ impl Rules<'_, '_> {
 
     fn seconds(&mut self, path: &str, duration: Duration, range: &str, legal: impl Fn(u64) -> bool) {
         if duration.subsec_nanos() != 0 || !legal(duration.as_secs()) {
-            let text = crate::duration::format(duration);
+            let text = match &self.tree.nearest(path).0.value {
+                Value::Scalar(scalar) => scalar.text.clone(),
+                Value::List(_) | Value::Map(_) => crate::duration::format(duration),
+            };
             let problem = format!("`{text}` is out of range");
             self.wrong(path, &text, problem, format!("write whole seconds: {range}"));
         }
@@ -208,7 +211,7 @@ impl Rules<'_, '_> {
     fn peer_address(&mut self, path: &str, address: IpAddr) {
         let trouble = match address {
             _ if address.is_unspecified() => Some("unspecified"),
-            _ if is_multicast(address) => Some("a multicast address"),
+            _ if address.is_multicast() => Some("a multicast address"),
             IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
             IpAddr::V6(v6) if v6.is_unicast_link_local() => {
                 Some("link-local: peering over an interface is not in this version")
@@ -237,7 +240,9 @@ impl Rules<'_, '_> {
             self.wrong(path, store, problem, "agents share a store, each has its own state directory");
         }
         let address = self.file.http.address;
-        if let Some(pool) = self.pool_of(address.ip()) {
+        // A pool of loopback addresses is a mistake of its own.
+        let pool = self.pool_of(address.ip()).filter(|_| !address.ip().is_loopback());
+        if let Some(pool) = pool {
             let problem = format!("`{address}` lies in the pool {pool}");
             self.wrong("http.address", address, problem, "use an address of the node");
         }
@@ -276,10 +281,6 @@ impl Rules<'_, '_> {
             self.wrong("masquerade.exclude", first, problem, "address translation will come; now use []");
         }
     }
-}
-
-fn is_multicast(address: IpAddr) -> bool {
-    address.is_multicast()
 }
 
 /// The configuration that a file without mistakes means.

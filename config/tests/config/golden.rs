@@ -1,8 +1,6 @@
 //! What is generated and committed: the schema and the reference page. `UPDATE_GOLDEN=1 cargo test -p config`
 //! writes them anew (`make schema`).
 
-#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test: a panic is a failure")]
-
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
