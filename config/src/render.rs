@@ -9,6 +9,13 @@ impl Config {
         serde_saphyr::to_string(&raw::File::from(self))
             .expect("texts, numbers, lists and maps with text keys can be written")
     }
+
+    /// The same as a JSON value.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(raw::File::from(self))
+            .expect("texts, numbers, lists and maps with text keys can be written")
+    }
 }
 
 impl From<&Config> for raw::File {

@@ -194,7 +194,7 @@ impl From<CommandError> for Refusal {
             "store" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self { status, body: ErrorBody { code: error.code, message: error.message, hint: error.hint } }
+        Self { status, body: ErrorBody::new(&error.code, error.message, error.hint) }
     }
 }
 

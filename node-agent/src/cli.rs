@@ -18,10 +18,8 @@ mod pairs;
 mod routes;
 mod status;
 mod table;
+mod validate;
 mod version;
-
-/// Default of `--socket`, and of `api.socket` in the configuration.
-pub const DEFAULT_SOCKET: &str = "/run/pairway/api.sock";
 
 /// Pairway: the best working path for every pair of nodes.
 #[derive(Debug, Parser)]
@@ -40,7 +38,7 @@ struct Globals {
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
     /// Socket of the agent.
-    #[arg(long, global = true, env = "PAIRWAY_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, env = "PAIRWAY_SOCKET", value_name = "PATH", default_value = config::defaults::API_SOCKET)]
     socket: PathBuf,
     /// How long to wait for the agent's answer.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 35, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -49,6 +47,8 @@ struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check a configuration file, and print what holds on a node with every default.
+    Validate(validate::Arguments),
     /// Show this node: readiness, blocks, conditions.
     Status,
     /// Show the path to every other node, and why it is the one.
@@ -88,6 +88,7 @@ fn dispatch(cli: Cli) -> Result<Printed, Failure> {
     let Globals { output: format, socket, timeout } = cli.globals;
     let client = client::Client::new(socket, Duration::from_secs(timeout));
     match cli.command {
+        Command::Validate(arguments) => validate::show(&arguments, format),
         Command::Status => wait(status::show(&client, format)),
         Command::Pairs(filter) => wait(pairs::show(&client, &filter, format)),
         Command::Routes(filter) => wait(routes::show(&client, &filter, format)),

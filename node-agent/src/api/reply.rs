@@ -22,13 +22,49 @@ pub struct ErrorBody {
     pub message: String,
     /// What to do.
     pub hint: String,
+    /// With code `config`: every mistake in the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<Mistake>,
+}
+
+/// A mistake in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Mistake {
+    /// The file, as it was named.
+    pub file: String,
+    /// Line, from 1; 0 where the file can't be read at all.
+    pub line: u32,
+    /// Column in characters, from 1; 0 where the file can't be read at all.
+    pub column: u32,
+    /// Path of the key, for example `pools[0].cidr`; empty for the document.
+    pub key: String,
+    /// The offending value; empty where there is none.
+    pub value: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What would be right; empty where nothing helps.
+    pub hint: String,
+}
+
+impl From<&config::ConfigError> for Mistake {
+    fn from(error: &config::ConfigError) -> Self {
+        Self {
+            file: error.file.clone(),
+            line: error.line,
+            column: error.column,
+            key: error.key.clone(),
+            value: error.value.clone(),
+            problem: error.problem.clone(),
+            hint: error.hint.clone(),
+        }
+    }
 }
 
 impl ErrorBody {
     /// From its parts.
     #[must_use]
     pub fn new(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), hint: hint.into() }
+        Self { code: code.to_owned(), message: message.into(), hint: hint.into(), mistakes: Vec::new() }
     }
 }
 
@@ -109,4 +145,16 @@ pub struct Deleted {
 pub struct Version {
     /// Version of the program itself; the agent's own is in `pairway status`.
     pub version: String,
+}
+
+/// `pairway validate -o json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Validated {
+    /// Name of the node that the configuration is for.
+    pub node: String,
+    /// Which of the `overrides` it is merged with, from 0.
+    #[serde(rename = "override")]
+    pub override_: Option<usize>,
+    /// The effective configuration, every default written out, as `config/schema.json` describes it.
+    pub config: serde_json::Value,
 }

@@ -95,12 +95,14 @@ pub struct Failure {
     /// Exit status.
     pub exit: Exit,
     /// What to tell.
-    pub body: ErrorBody,
+    pub body: Box<ErrorBody>,
+    /// What people see before the message.
+    pub details: String,
 }
 
 impl Failure {
     pub(super) fn new(exit: Exit, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { exit, body: ErrorBody::new(code, message, hint) }
+        Self { exit, body: Box::new(ErrorBody::new(code, message, hint)), details: String::new() }
     }
 }
 
@@ -115,6 +117,9 @@ pub(super) fn finish(format: Format, result: Result<Printed, Failure>) -> u8 {
         }
         Err(failure) => match format {
             Format::Table => {
+                if !failure.details.is_empty() {
+                    say(&failure.details);
+                }
                 say(&format!("pairway: {}", failure.body.message));
                 if !failure.body.hint.is_empty() {
                     say(&format!("hint: {}", failure.body.hint));
@@ -154,7 +159,7 @@ pub(super) fn wants_json(arguments: &[OsString]) -> bool {
 
 fn print_error(failure: Failure) -> Exit {
     let exit = failure.exit;
-    match json(&ErrorReply { error: failure.body }) {
+    match json(&ErrorReply { error: *failure.body }) {
         Ok(text) => write_out(&text).err().unwrap_or(exit),
         Err(_) => exit,
     }

@@ -8,3 +8,4 @@ mod failures;
 mod program;
 mod reference;
 mod schemas;
+mod validate;
