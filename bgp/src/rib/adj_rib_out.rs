@@ -53,6 +53,8 @@ pub struct AdjRibOut {
     families: BTreeSet<Family>,
     told: BTreeMap<IpNet, Told>,
     unsettled: BTreeSet<IpNet>,
+    /// To be told again though they are as told.
+    again: BTreeSet<IpNet>,
     end_of_rib_due: BTreeSet<Family>,
 }
 
@@ -66,6 +68,7 @@ impl AdjRibOut {
             families: BTreeSet::new(),
             told: BTreeMap::new(),
             unsettled: BTreeSet::new(),
+            again: BTreeSet::new(),
             end_of_rib_due: BTreeSet::new(),
         }
     }
@@ -94,6 +97,7 @@ impl AdjRibOut {
     pub fn session_up(&mut self, families: BTreeSet<Family>) {
         self.told.clear();
         self.unsettled.clear();
+        self.again.clear();
         self.end_of_rib_due = families.clone();
         self.families = families;
         self.unsettle_all();
@@ -106,29 +110,24 @@ impl AdjRibOut {
 
     /// The peer wants to be told everything of a family again (RFC 2918 §4).
     pub fn refresh(&mut self, family: Family) {
-        // What it should not know any more stays on record: its withdrawal may still be due.
-        let again: Vec<IpNet> = self
-            .told
-            .keys()
-            .copied()
-            .filter(|prefix| Family::of(*prefix) == family && self.next_hop_for(*prefix).is_some())
-            .collect();
-        for prefix in again {
-            self.told.remove(&prefix);
-            self.unsettled.insert(prefix);
-        }
+        // What it was told stays on record: what it should not know any more is still to be withdrawn.
+        let told: Vec<IpNet> =
+            self.told.keys().copied().filter(|prefix| Family::of(*prefix) == family).collect();
+        self.unsettled.extend(&told);
+        self.again.extend(told);
     }
 
     /// What to send now, withdrawals first. The peer counts as told.
     #[must_use = "the peer counts as told"]
     pub fn poll(&mut self) -> Vec<Update> {
         let mut withdrawn = Vec::new();
+        let again = std::mem::take(&mut self.again);
         let mut announced: BTreeMap<IpAddr, Vec<IpNet>> = BTreeMap::new();
         for prefix in std::mem::take(&mut self.unsettled) {
             match self.next_hop_for(prefix) {
                 Some(next_hop) => {
                     let told = Told { next_hop, attributes: Arc::clone(&self.outbound.attributes) };
-                    if self.told.get(&prefix) != Some(&told) {
+                    if self.told.get(&prefix) != Some(&told) || again.contains(&prefix) {
                         self.told.insert(prefix, told);
                         announced.entry(next_hop).or_default().push(prefix);
                     }
