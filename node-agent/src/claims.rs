@@ -439,3 +439,5 @@ impl ClaimKeeper {
         Duration::from_millis(if after_failure { 1000 + 10 * jitter } else { 20 + 2 * jitter })
     }
 }
+#[cfg(test)]
+mod tests;

@@ -93,4 +93,4 @@ pub struct StoreError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -196,7 +196,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 pool,
                 block_prefix,
                 taken: taken.into_iter().map(|seed| piece(seed).0).collect(),
-                former: cooling.iter().take(2).map(|seed| piece(seed.clone()).0).collect(),
+                former: cooling.iter().take(2).map(|seed| piece(*seed).0).collect(),
                 cooling: cooling.into_iter().map(piece).collect(),
                 now: at(1000),
                 attempt,

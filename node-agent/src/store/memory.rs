@@ -46,6 +46,7 @@ struct View {
 #[derive(Debug, Default)]
 struct Faults {
     fail: u32,
+    fail_operation: Option<(&'static str, u32)>,
     fail_after: u32,
     delay: Duration,
     calls: u64,
@@ -88,6 +89,11 @@ impl MemoryStore {
     /// The next `count` calls through this view fail and do nothing.
     pub fn fail_next(&self, count: u32) {
         lock(&self.view.faults).fail = count;
+    }
+
+    /// The same for calls of one operation alone, as [`StoreError::operation`] names it: `claim`, `publish`.
+    pub fn fail_next_of(&self, operation: &'static str, count: u32) {
+        lock(&self.view.faults).fail_operation = Some((operation, count));
     }
 
     /// The next `count` calls through this view are carried out, and then reported as failed: an answer got lost.
@@ -182,7 +188,14 @@ impl MemoryStore {
         let (fails, loses_answer) = {
             let mut faults = lock(&self.view.faults);
             faults.calls += 1;
-            let fails = faults.fail > 0;
+            let mut fails = faults.fail > 0;
+            if let Some((name, left)) = &mut faults.fail_operation
+                && *name == operation
+                && *left > 0
+            {
+                *left -= 1;
+                fails = true;
+            }
             let loses_answer = !fails && faults.fail_after > 0;
             faults.fail = faults.fail.saturating_sub(1);
             faults.fail_after = faults.fail_after.saturating_sub(u32::from(loses_answer));

@@ -1,0 +1,99 @@
+//! Whatever befalls the store and the agents: when it is over, every block has one holder and everybody agrees.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NODES: usize = 4;
+
+#[derive(Debug, Clone)]
+enum Event {
+    Pass(usize),
+    Restart(usize),
+    More(usize),
+    Fail(usize, u32),
+    LoseAnswers(usize, u32),
+    Pause,
+    Resume,
+    Backup,
+    RollBack,
+    Empty,
+    Time(i64),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let node = || 0..NODES;
+    let event = prop_oneof![
+        8 => node().prop_map(Event::Pass),
+        1 => node().prop_map(Event::Restart),
+        2 => node().prop_map(Event::More),
+        1 => (node(), 1u32..4).prop_map(|(node, count)| Event::Fail(node, count)),
+        1 => (node(), 1u32..4).prop_map(|(node, count)| Event::LoseAnswers(node, count)),
+        1 => Just(Event::Pause),
+        2 => Just(Event::Resume),
+        1 => Just(Event::Backup),
+        1 => Just(Event::RollBack),
+        1 => Just(Event::Empty),
+        1 => (-100i64..1000).prop_map(Event::Time),
+    ];
+    prop::collection::vec(event, 0..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn every_block_has_one_holder_in_the_end(events in events()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run(events))?;
+    }
+}
+
+async fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
+    let store = MemoryStore::new();
+    let mut nodes = Vec::new();
+    for number in 0..NODES {
+        // Room for 16 blocks: they run short at times.
+        nodes.push(
+            Node::new(&format!("n{number}"), &store, &["{ cidr: 10.244.0.0/20, blockPrefix: 24 }"]).await,
+        );
+    }
+    let mut backup = Snapshot::default();
+    for event in events {
+        match event {
+            Event::Pass(node) => drop(nodes[node].pass().await),
+            Event::Restart(node) => nodes[node].restart().await,
+            Event::More(node) => drop(nodes[node].claim_more(None).await),
+            Event::Fail(node, count) => nodes[node].store.fail_next(count),
+            Event::LoseAnswers(node, count) => nodes[node].store.lose_next_answers(count),
+            Event::Pause => store.pause(),
+            Event::Resume => store.resume(),
+            Event::Backup => backup = store.contents(),
+            Event::RollBack => store.roll_back(backup.clone()),
+            Event::Empty => store.empty(),
+            Event::Time(seconds) => nodes.iter_mut().for_each(|node| node.after(seconds)),
+        }
+    }
+    store.resume();
+    for _ in 0..12 {
+        for node in &mut nodes {
+            node.after(120);
+            node.pass().await;
+        }
+    }
+    let contents = store.contents();
+    for node in &mut nodes {
+        let claims = node.pass().await;
+        let name = &node.record.name;
+        prop_assert_eq!(claims.blocks(), contents.blocks_of(name), "{} and the store agree", name);
+        prop_assert!(contents.nodes.contains_key(name));
+        let is_short = claims.conditions.iter().any(|condition| condition.kind == "PoolExhausted");
+        prop_assert!(!claims.held.is_empty() || is_short, "{} has a block: {:?}", name, claims);
+        for lost in &claims.lost {
+            prop_assert_eq!(contents.claims[&lost.block].holder.as_ref(), Some(&lost.holder));
+        }
+    }
+    let blocks: Vec<&Block> = contents.claims.keys().collect();
+    prop_assert!(blocks.windows(2).all(|pair| !overlap(pair[0].net(), pair[1].net())), "{:?}", blocks);
+    prop_assert!(contents.claims.values().all(|claim| claim.holder.is_some()));
+    Ok(())
+}
