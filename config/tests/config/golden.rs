@@ -1,4 +1,4 @@
-//! What is generated and committed: the schema and the reference page. `UPDATE_GOLDEN=1 cargo test -p config`
+//! What is generated and committed: the schema and the reference page. `UPDATE_EXPECT=1 cargo test -p config`
 //! writes them anew (`make schema`).
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ fn root() -> PathBuf {
 /// Holds a committed file to what is generated now.
 fn golden(path: &str, generated: &str) {
     let file = root().join(path);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, generated).unwrap();
     }

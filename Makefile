@@ -1,0 +1,61 @@
+# Each target is a line or two; what they need of Debian they install themselves (root).
+
+# rustup's toolchain, also under sudo.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+CARGO := cargo
+LAB := target/debug/lab
+TOPOLOGY ?= four-nodes
+NODE ?= n1
+
+.PHONY: help demo test lab lab-shell lab-down build image check lint fmt deny doc schema setup
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
+demo: build ## four nodes in two subnets, every pair's path, proven reachability
+	@$(LAB) demo
+
+test: setup ## every test, with the real kernel; ends with the counts
+	@integration/test.sh
+
+lab: build ## bring a topology up and leave it: make lab TOPOLOGY=two-nodes
+	@$(LAB) up $(TOPOLOGY)
+
+lab-shell: ## a shell in a node of the lab: make lab-shell NODE=n1
+	@$(LAB) shell $(NODE)
+
+lab-down: ## end what `make lab` has left
+	@$(LAB) down
+
+build: setup ## the agent and the lab
+	@$(CARGO) build --locked --package node-agent --package integration --bins
+
+image: build ## target/pairway-lab.tar for containerlab
+	@integration/setup.sh mmdebstrap
+	@integration/image.sh target/debug/pairway target/pairway-lab.tar
+
+check: ## the layers: pure parts build without sockets, dependencies point one way
+	$(CARGO) check --locked --quiet --package bgp --package vxlan --no-default-features
+	integration/layers.sh
+
+lint: check ## formatting, clippy, layers, shell scripts
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --quiet --workspace --all-targets -- -D warnings
+	bash -n .ci/run integration/*.sh
+	if command -v shellcheck >/dev/null; then shellcheck --severity=warning .ci/run integration/*.sh; fi
+
+fmt: ## format the sources
+	$(CARGO) fmt --all
+
+deny: ## licences, bans and sources of the dependencies
+	$(CARGO) deny --locked check --allow unused-wrapper bans licenses sources
+
+doc: ## the crates' documentation, with no broken link
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --quiet --workspace --no-deps
+
+schema: ## write what is generated anew: schemas, reference pages, error texts
+	UPDATE_EXPECT=1 $(CARGO) test --locked --quiet --package config --package node-agent
+
+setup: # the Debian packages, if some are missing
+	@integration/setup.sh

@@ -1,0 +1,41 @@
+#!/bin/bash
+# Runs every test of the workspace and ends with the sums over all test programs:
+#   N passed, N failed, N skipped
+# Arguments go to `cargo test`. The whole output is kept in target/test.log.
+# Needs root and the packages of integration/setup.sh.
+set -uo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
+log=target/test.log
+mkdir -p target
+
+# The closing line, which is also kept in target/counts.
+close() {
+  echo "$1 passed, $2 failed, $3 skipped" | tee target/counts
+}
+
+# Many tests wait for timers of protocols rather than compute: more of them than there are processors run at once.
+threads=$(($(nproc) * 2))
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads > 4 ? threads : 4))}
+
+# The agent and the lab are started by the tests as programs of their own.
+if ! cargo build --locked --workspace --bins; then
+  close 0 1 0
+  exit 1
+fi
+cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log"
+status=${PIPESTATUS[0]}
+
+# "test result: ok. 24 passed; 0 failed; 1 ignored; 0 measured; ..."
+read -r passed failed skipped programs < <(awk '
+  /^test result: / { passed += $4; failed += $6; skipped += $8; programs++ }
+  END { print passed + 0, failed + 0, skipped + 0, programs + 0 }' "$log")
+echo
+if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
+  echo "test: the build failed, or a test program ended without a result: see $log" >&2
+  failed=1
+elif [ "$programs" = 0 ]; then
+  echo "test: no test program has run" >&2
+  failed=1 status=1
+fi
+close "$passed" "$failed" "$skipped"
+exit "$status"
