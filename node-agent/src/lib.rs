@@ -1,15 +1,18 @@
 //! Pairway's node agent.
 
+pub mod agent;
 pub mod api;
 pub mod claim;
 pub mod claims;
 pub mod cli;
+pub mod dataplane;
 pub mod http;
 pub mod liveness;
 pub mod metrics;
 pub mod node;
 pub mod path;
 pub mod plan;
+pub mod reload;
 pub mod status;
 pub mod store;
 pub mod telemetry;

@@ -26,7 +26,7 @@ mod identity;
 mod objects;
 mod sessions;
 
-pub use identity::{device_name, link_local, router_id, vtep_mac};
+pub use identity::{device_name, router_id, vtep_mac};
 
 use cluster::Cluster;
 

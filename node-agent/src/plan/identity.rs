@@ -1,7 +1,7 @@
 //! Functions of a name: no allocator, nothing to leak, the same after a reboot (invariant 11).
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use bgp::Family;
 use sha2::{Digest, Sha256};
@@ -18,22 +18,6 @@ pub fn vtep_mac(name: &NodeName) -> Mac {
     bytes.copy_from_slice(&digest[..6]);
     bytes[0] = (bytes[0] | 0x02) & 0xfe;
     Mac(bytes)
-}
-
-/// The IPv6 link-local address of an Ethernet address (RFC 4291 appendix A): the next hop of IPv6 in the tunnel.
-#[must_use]
-pub const fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    Ipv6Addr::new(
-        0xfe80,
-        0,
-        0,
-        0,
-        u16::from_be_bytes([a ^ 0x02, b]),
-        u16::from_be_bytes([c, 0xff]),
-        u16::from_be_bytes([0xfe, d]),
-        u16::from_be_bytes([e, f]),
-    )
 }
 
 /// The BGP identifier: as configured, else the underlay's IPv4 address, else a hash of the name (RFC 6286 wants
@@ -100,10 +84,6 @@ mod tests {
         let mac = vtep_mac(&name);
         assert_eq!(mac.to_string(), "da:5e:ba:39:b8:42");
         assert_eq!(mac.0[0] & 0x03, 0x02, "locally administered, unicast");
-        assert_eq!(
-            link_local(Mac([0x02, 0x11, 0x22, 0x33, 0x44, 0x55])).to_string(),
-            "fe80::11:22ff:fe33:4455"
-        );
         assert_eq!(router_id(&name, None, &Underlay::default()).to_string(), "114.151.142.213");
         assert_eq!(device_name("pairway", Family::Ipv6).unwrap().as_str(), "pairway-vx6");
         assert_eq!(device_name("a-name-too-long", Family::Ipv4), None);

@@ -15,7 +15,7 @@ use vxlan::{
 
 use super::cluster::{Cluster, Member};
 use super::external::ExternalRoute;
-use super::{MAIN_TABLE, PairPlan, UNREACHABLE_METRIC, World, device_name, link_local, vtep_mac};
+use super::{MAIN_TABLE, PairPlan, UNREACHABLE_METRIC, World, device_name, vtep_mac};
 use crate::path::{self, Path};
 use crate::underlay::LocalAddress;
 
@@ -161,7 +161,7 @@ impl Build<'_> {
         Some(match family {
             Family::Ipv4 => Gateway { address: tunnel, onlink: true },
             Family::Ipv6 => {
-                Gateway { address: link_local(vtep_mac(&peer.record.name)).into(), onlink: false }
+                Gateway { address: vtep_mac(&peer.record.name).link_local().into(), onlink: false }
             }
         })
     }

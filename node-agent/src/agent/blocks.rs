@@ -1,0 +1,151 @@
+//! The keeper of what this node has in the store: its record, its claims and its signs of life. A task of its
+//! own, because a store may take its time; it ends when the agent's tasks are ended.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use config::Config;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::claims::{ClaimKeeper, Claims, HEARTBEAT};
+use crate::node::{Block, NodeName, NodeRecord, Snapshot};
+use crate::plan::Finding;
+use crate::status::CommandError;
+use crate::store::Store;
+
+/// What the loop sees of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Blocks {
+    /// Blocks held, oldest first; a lost one is not among them.
+    pub held: Vec<Block>,
+    /// What an operator should know.
+    pub findings: BTreeSet<Finding>,
+}
+
+/// One more block per family, or one from this pool.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub pool: Option<IpNet>,
+    pub answer: oneshot::Sender<Result<Vec<String>, CommandError>>,
+}
+
+/// What the keeper reads and writes.
+pub(super) struct Keeper {
+    pub name: NodeName,
+    pub state_dir: PathBuf,
+    pub store: Arc<dyn Store>,
+    pub config: watch::Receiver<Arc<Config>>,
+    pub record: watch::Receiver<Option<NodeRecord>>,
+    pub requests: mpsc::Receiver<Request>,
+    pub blocks: watch::Sender<Option<Blocks>>,
+}
+
+impl Keeper {
+    /// Keeps until nobody listens any more.
+    pub(super) async fn run(mut self) {
+        let mut claims = ClaimKeeper::open(self.name.clone(), self.state_dir.clone()).await;
+        let mut snapshots = self.store.snapshots();
+        let mut next_sign = Instant::now();
+        let mut sign_problem = None;
+        let mut request: Option<Request> = None;
+        loop {
+            let mut wake = next_sign;
+            let config = Arc::clone(&self.config.borrow_and_update());
+            let record = self.record.borrow_and_update().clone();
+            let snapshot = snapshots.borrow_and_update().clone();
+            if let (Some(record), Some(snapshot)) = (&record, &snapshot) {
+                let store = self.store.as_ref();
+                if let Some(Request { pool, answer }) = request.take() {
+                    let more =
+                        claims.claim_more(store, &config, record, snapshot, pool, Timestamp::now()).await;
+                    let texts = more.map(|blocks| blocks.iter().map(Block::to_string).collect());
+                    // Nobody waits any more if the client has gone.
+                    drop(answer.send(texts));
+                }
+                let found = claims.pass(store, &config, record, snapshot, Timestamp::now()).await;
+                if let Some(after) = found.retry_after {
+                    wake = wake.min(Instant::now() + after);
+                }
+                if Instant::now() >= next_sign {
+                    let sign = store.heartbeat(&self.name).await;
+                    sign_problem = sign.err().map(|error| chain(&error));
+                    next_sign = Instant::now() + HEARTBEAT;
+                    wake = wake.min(next_sign).max(Instant::now());
+                }
+                self.tell(&found, sign_problem.as_deref());
+            } else {
+                // Nothing to do before both are known.
+                wake = Instant::now() + HEARTBEAT;
+                if let Some(Request { answer, .. }) = request.take() {
+                    drop(answer.send(Err(not_yet(snapshot.is_some()))));
+                }
+            }
+            // Every arm only receives.
+            tokio::select! {
+                Ok(()) = snapshots.changed() => (),
+                Ok(()) = self.config.changed() => (),
+                changed = self.record.changed() => if changed.is_err() { return },
+                next = self.requests.recv() => match next {
+                    Some(next) => request = Some(next),
+                    None => return,
+                },
+                () = sleep_until(wake) => (),
+            }
+        }
+    }
+
+    fn tell(&self, claims: &Claims, sign_problem: Option<&str>) {
+        let mut findings: BTreeSet<Finding> = claims
+            .conditions
+            .iter()
+            .map(|condition| Finding::new(condition.kind, &condition.subject, condition.message.as_str()))
+            .collect();
+        if let Some(problem) = sign_problem {
+            findings.insert(Finding::new(
+                "HeartbeatFailed",
+                "",
+                format!("can't give a sign of life, other nodes may take this one for gone: {problem}"),
+            ));
+        }
+        let new = Some(Blocks { held: claims.blocks(), findings });
+        self.blocks.send_if_modified(|old| {
+            let changed = *old != new;
+            *old = new;
+            changed
+        });
+    }
+}
+
+fn not_yet(listed: bool) -> CommandError {
+    let message =
+        if listed { "this node has no underlay address yet" } else { "the store has not answered yet" };
+    CommandError {
+        code: "not-ready".to_owned(),
+        message: message.to_owned(),
+        hint: "`pairway status` says what is missing".to_owned(),
+    }
+}
+
+/// Whether the store holds the record as wanted; unknown fields are not ours to compare.
+pub(super) fn stands(record: &NodeRecord, snapshot: &Snapshot) -> bool {
+    snapshot.nodes.get(&record.name).is_some_and(|stored| {
+        let stored = NodeRecord { unknown: record.unknown.clone(), ..stored.clone() };
+        stored == *record
+    })
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += ": ";
+        text += &error.to_string();
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,201 @@
+//! The brake: a store that suddenly lacks many peers keeps the data plane as it is for a while (invariant 3).
+//!
+//! A peer vanishes when its record or the last of its claims goes. If more than a share of all peers vanish
+//! within a short time, they are kept with what was last known of them, until a later snapshot confirms it or
+//! a grace time is over. A store that has lost everything gets the records of the living back within that time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vxlan::{NexthopId, RouteTarget, State};
+
+use crate::node::{Claim, NodeName, NodeRecord, Snapshot};
+
+/// When the brake acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrakeLimits {
+    /// More than this share of the peers in percent...
+    pub share: usize,
+    /// ... and at least so many of them...
+    pub at_least: usize,
+    /// ... within this time.
+    pub window: Duration,
+    /// A snapshot confirms the loss if it is later than this...
+    pub confirm: Duration,
+    /// ... and without one the loss is believed after this time.
+    pub grace: Duration,
+}
+
+impl Default for BrakeLimits {
+    fn default() -> Self {
+        Self {
+            share: 50,
+            at_least: 2,
+            window: Duration::from_secs(5),
+            confirm: Duration::from_secs(10),
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What is known of the peers.
+#[derive(Debug)]
+pub(super) struct Brake {
+    limits: BrakeLimits,
+    known: BTreeMap<NodeName, Known>,
+    vanished: BTreeMap<NodeName, Vanished>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    record: NodeRecord,
+    claims: Vec<Claim>,
+}
+
+#[derive(Debug)]
+struct Vanished {
+    known: Known,
+    since: Instant,
+    revision: u64,
+    /// Kept; otherwise only counted.
+    held: bool,
+}
+
+/// A snapshot behind the brake.
+#[derive(Debug, Clone)]
+pub(super) struct Braked {
+    /// The snapshot, with what is kept.
+    pub snapshot: Arc<Snapshot>,
+    /// Peers that are kept.
+    pub held: BTreeSet<NodeName>,
+    /// When to look again at the latest.
+    pub until: Option<Instant>,
+}
+
+impl Brake {
+    pub(super) const fn new(limits: BrakeLimits) -> Self {
+        Self { limits, known: BTreeMap::new(), vanished: BTreeMap::new() }
+    }
+
+    /// What to believe of a snapshot at this time. `answering`: the store is well.
+    pub(super) fn pass(
+        &mut self,
+        own: &NodeName,
+        snapshot: &Arc<Snapshot>,
+        now: Instant,
+        answering: bool,
+    ) -> Braked {
+        let present = peers(own, snapshot);
+        for (name, known) in std::mem::take(&mut self.known) {
+            if !present.contains_key(&name) {
+                let vanished = Vanished { known, since: now, revision: snapshot.revision, held: false };
+                self.vanished.insert(name, vanished);
+            }
+        }
+        self.known = present;
+        let limits = self.limits;
+        self.vanished.retain(|name, vanished| {
+            let age = now.duration_since(vanished.since);
+            let confirmed = snapshot.revision > vanished.revision && age >= limits.confirm;
+            let over = if vanished.held {
+                answering && (confirmed || age >= limits.grace)
+            } else {
+                age >= limits.window
+            };
+            !over && !self.known.contains_key(name)
+        });
+        self.hold(now);
+        let held: BTreeSet<NodeName> = self
+            .vanished
+            .iter()
+            .filter(|(_, vanished)| vanished.held)
+            .map(|(name, _)| name.clone())
+            .collect();
+        Braked { snapshot: self.kept(snapshot, &held), until: self.until(now), held }
+    }
+
+    /// Decides about those that have vanished in this pass; a decision taken stands.
+    fn hold(&mut self, now: Instant) {
+        let gone = self.vanished.len();
+        let all = gone + self.known.len();
+        if gone >= self.limits.at_least && gone * 100 > self.limits.share * all {
+            for vanished in self.vanished.values_mut().filter(|vanished| vanished.since == now) {
+                vanished.held = true;
+            }
+        }
+    }
+
+    fn kept(&self, snapshot: &Arc<Snapshot>, held: &BTreeSet<NodeName>) -> Arc<Snapshot> {
+        if held.is_empty() {
+            return Arc::clone(snapshot);
+        }
+        let mut kept = Snapshot::clone(snapshot);
+        for (name, vanished) in self.vanished.iter().filter(|(_, vanished)| vanished.held) {
+            kept.nodes.entry(name.clone()).or_insert_with(|| vanished.known.record.clone());
+            for claim in &vanished.known.claims {
+                // Whoever has claimed the block since has it.
+                kept.claims.entry(claim.block).or_insert_with(|| claim.clone());
+            }
+        }
+        Arc::new(kept)
+    }
+
+    fn until(&self, now: Instant) -> Option<Instant> {
+        let ends = self.vanished.values().filter(|vanished| vanished.held);
+        // After the grace time only the store's answer is waited for, which wakes the loop by itself.
+        ends.flat_map(|vanished| [self.limits.confirm, self.limits.grace].map(|after| vanished.since + after))
+            .filter(|end| *end > now)
+            .min()
+    }
+}
+
+fn peers(own: &NodeName, snapshot: &Snapshot) -> BTreeMap<NodeName, Known> {
+    let mut peers: BTreeMap<NodeName, Known> = BTreeMap::new();
+    for claim in snapshot.claims.values() {
+        let Some(holder) = claim.holder.as_ref().filter(|holder| *holder != own) else { continue };
+        if let Some(record) = snapshot.nodes.get(holder) {
+            peers
+                .entry(holder.clone())
+                .or_insert_with(|| Known { record: record.clone(), claims: Vec::new() })
+                .claims
+                .push(claim.clone());
+        }
+    }
+    peers
+}
+
+/// How many of the peers that the kernel knows a plan would drop, and whether that is too many at once. Used
+/// after a start, when no earlier snapshot is known.
+pub(super) fn drops_too_many(limits: BrakeLimits, wanted: &State, found: &State) -> Option<(usize, usize)> {
+    let all = found.nexthops.len();
+    let gone = found.nexthops.keys().filter(|id| !wanted.nexthops.contains_key(id)).count();
+    (gone >= limits.at_least && gone * 100 > limits.share * all).then_some((gone, all))
+}
+
+/// What is wanted, with what is found of peers beside it.
+pub(super) fn keep(wanted: &State, found: &State) -> State {
+    let mut state = wanted.clone();
+    let ours = |link| !found.links.contains_key(link) || wanted.links.contains_key(link);
+    for (key, mac) in found.neighbors.iter().filter(|(key, _)| ours(&key.link)) {
+        state.neighbors.entry(key.clone()).or_insert(*mac);
+    }
+    for (key, remote) in found.fdb.iter().filter(|(key, _)| ours(&key.link)) {
+        state.fdb.entry(key.clone()).or_insert(*remote);
+    }
+    for (id, nexthop) in found.nexthops.iter().filter(|(_, nexthop)| ours(&nexthop.link)) {
+        state.nexthops.entry(*id).or_insert_with(|| nexthop.clone());
+    }
+    let kept: BTreeSet<NexthopId> =
+        state.nexthops.keys().filter(|id| !wanted.nexthops.contains_key(id)).copied().collect();
+    for (key, route) in &found.routes {
+        if matches!(route.target, RouteTarget::Nexthop(id) if kept.contains(&id)) {
+            state.routes.entry(*key).or_insert_with(|| route.clone());
+        }
+    }
+    state
+}
+
+#[cfg(test)]
+mod tests;

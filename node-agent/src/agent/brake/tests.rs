@@ -1,0 +1,176 @@
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use vxlan::{Gateway, Nexthop, Route, RouteKey};
+
+use super::*;
+use crate::node::Block;
+use crate::plan::{self, tests::config};
+use crate::underlay::Local;
+
+fn name(index: u8) -> NodeName {
+    NodeName::from_str(&format!("n{index}")).unwrap()
+}
+
+fn snapshot(revision: u64, nodes: &[u8]) -> Arc<Snapshot> {
+    let mut snapshot = Snapshot { revision, ..Snapshot::default() };
+    for index in nodes {
+        let record = plan::own_record(&name(*index), &config("any"), &Local::default());
+        snapshot.nodes.insert(name(*index), record);
+        let block = Block::new(format!("10.244.{index}.0/24").parse().unwrap());
+        let claim = Claim {
+            block,
+            holder: Some(name(*index)),
+            claimed_at: Timestamp::UNIX_EPOCH,
+            unknown: BTreeMap::new(),
+        };
+        snapshot.claims.insert(block, claim);
+    }
+    Arc::new(snapshot)
+}
+
+struct Test {
+    brake: Brake,
+    start: Instant,
+}
+
+impl Test {
+    fn new() -> Self {
+        Self { brake: Brake::new(BrakeLimits::default()), start: Instant::now() }
+    }
+
+    /// Peers believed in at this second; node 0 is the own one.
+    fn at(&mut self, seconds: u64, snapshot: &Arc<Snapshot>) -> Vec<u8> {
+        self.answering(seconds, snapshot, true)
+    }
+
+    fn answering(&mut self, seconds: u64, snapshot: &Arc<Snapshot>, answering: bool) -> Vec<u8> {
+        let now = self.start + Duration::from_secs(seconds);
+        let braked = self.brake.pass(&name(0), snapshot, now, answering);
+        assert!(braked.until.is_none_or(|until| until > now), "a deadline in the past is a busy loop");
+        let routed = |index: &u8| {
+            braked.snapshot.nodes.contains_key(&name(*index))
+                && !braked.snapshot.blocks_of(&name(*index)).is_empty()
+        };
+        (1..10).filter(routed).collect()
+    }
+}
+
+#[test]
+fn one_peer_may_go_at_any_time() {
+    let mut test = Test::new();
+    assert_eq!(test.at(0, &snapshot(1, &[0, 1, 2])), [1, 2]);
+    assert_eq!(test.at(1, &snapshot(2, &[0, 1])), [1]);
+    // The other a while later: not at once.
+    assert_eq!(test.at(10, &snapshot(3, &[0])), Vec::<u8>::new());
+}
+
+#[test]
+fn many_at_once_are_kept_until_the_grace_time_is_over() {
+    let mut test = Test::new();
+    test.at(0, &snapshot(1, &[0, 1, 2, 3, 4]));
+    let empty = snapshot(2, &[]);
+    assert_eq!(test.at(1, &empty), [1, 2, 3, 4]);
+    assert_eq!(test.at(30, &empty), [1, 2, 3, 4]);
+    assert_eq!(
+        test.answering(32, &empty, false),
+        [1, 2, 3, 4],
+        "a store that does not answer confirms nothing"
+    );
+    assert_eq!(test.at(33, &empty), Vec::<u8>::new());
+}
+
+#[test]
+fn a_later_snapshot_confirms() {
+    let mut test = Test::new();
+    test.at(0, &snapshot(1, &[0, 1, 2, 3]));
+    assert_eq!(test.at(1, &snapshot(2, &[0, 3])), [1, 2, 3]);
+    assert_eq!(test.at(2, &snapshot(3, &[0, 3])), [1, 2, 3], "too early to be a confirmation");
+    assert_eq!(test.at(12, &snapshot(4, &[0, 3])), [3]);
+}
+
+#[test]
+fn those_that_come_back_are_believed_as_they_are_now() {
+    let mut test = Test::new();
+    test.at(0, &snapshot(1, &[0, 1, 2, 3]));
+    test.at(1, &snapshot(2, &[]));
+    assert_eq!(test.at(2, &snapshot(3, &[0, 1])), [1, 2, 3]);
+    // Peer 2 holds another block now; its former one is not kept beside it.
+    let mut moved = Snapshot::clone(&snapshot(4, &[0, 1, 2, 3]));
+    let former = Block::new("10.244.2.0/24".parse().unwrap());
+    let mut claim = moved.claims.remove(&former).unwrap();
+    claim.block = Block::new("10.244.99.0/24".parse().unwrap());
+    moved.claims.insert(claim.block, claim);
+    let braked = test.brake.pass(&name(0), &Arc::new(moved), test.start + Duration::from_secs(3), true);
+    assert!(braked.held.is_empty());
+    assert!(!braked.snapshot.claims.contains_key(&former));
+}
+
+#[test]
+fn a_slow_trickle_within_the_window_is_noticed() {
+    let mut test = Test::new();
+    test.at(0, &snapshot(1, &[0, 1, 2, 3]));
+    assert_eq!(test.at(1, &snapshot(2, &[0, 1, 2])), [1, 2]);
+    assert_eq!(test.at(2, &snapshot(3, &[0, 1])), [1, 2], "the second of three within a moment");
+}
+
+#[test]
+fn a_block_taken_by_another_is_not_kept_for_the_former_holder() {
+    let mut test = Test::new();
+    test.at(0, &snapshot(1, &[0, 1, 2, 3]));
+    let mut taken = Snapshot::clone(&snapshot(2, &[0, 3]));
+    let block = Block::new("10.244.1.0/24".parse().unwrap());
+    let claim =
+        Claim { block, holder: Some(name(3)), claimed_at: Timestamp::UNIX_EPOCH, unknown: BTreeMap::new() };
+    taken.claims.insert(block, claim);
+    let braked = test.brake.pass(&name(0), &Arc::new(taken), test.start + Duration::from_secs(1), true);
+    assert_eq!(braked.held.len(), 2);
+    assert_eq!(braked.snapshot.claims[&block].holder, Some(name(3)));
+}
+
+#[test]
+fn after_a_start_the_kernel_tells_what_was_there() {
+    let nexthop = |last: u8| Nexthop {
+        gateway: Gateway { address: [192, 0, 2, last].into(), onlink: false },
+        link: "eth0".parse().unwrap(),
+    };
+    let mut found = State::default();
+    for index in 1..=4_u8 {
+        let id = NexthopId(u32::from(index));
+        found.nexthops.insert(id, nexthop(index));
+        let prefix = format!("10.244.{index}.0/24").parse().unwrap();
+        let route = Route { target: RouteTarget::Nexthop(id), source: None, mtu: None };
+        found.routes.insert(RouteKey { table: 254, prefix, metric: 1 }, route);
+    }
+    let mut wanted = found.clone();
+    assert_eq!(drops_too_many(BrakeLimits::default(), &wanted, &found), None);
+    for index in 2..=4 {
+        wanted.nexthops.remove(&NexthopId(index));
+    }
+    wanted.routes.retain(|_, route| route.target == RouteTarget::Nexthop(NexthopId(1)));
+    assert_eq!(drops_too_many(BrakeLimits::default(), &wanted, &found), Some((3, 4)));
+    assert_eq!(keep(&wanted, &found), found);
+    // What is wanted otherwise wins over what is found.
+    wanted.nexthops.insert(NexthopId(1), nexthop(99));
+    assert_eq!(keep(&wanted, &found).nexthops[&NexthopId(1)], nexthop(99));
+}
+
+proptest! {
+    /// Whatever comes and goes: who is in the snapshot is believed, and nobody is kept for ever.
+    #[test]
+    fn keeps_no_ghost(steps in prop::collection::vec((prop::collection::btree_set(1_u8..6, 0..6), 0_u64..8), 1..12)) {
+        let mut test = Test::new();
+        let mut now = 0;
+        let mut last = snapshot(0, &[]);
+        for (revision, (nodes, wait)) in (1..).zip(steps) {
+            now += wait;
+            let nodes: Vec<u8> = nodes.into_iter().collect();
+            last = snapshot(revision, &nodes);
+            let believed = test.at(now, &last);
+            prop_assert!(nodes.iter().all(|node| believed.contains(node)));
+        }
+        let present: Vec<u8> = (1..6).filter(|index| last.nodes.contains_key(&name(*index))).collect();
+        prop_assert_eq!(test.at(now + 31, &last), present);
+    }
+}

@@ -1,0 +1,66 @@
+//! What the API asks of the agent.
+
+use config::Config;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use super::blocks;
+use crate::claims;
+use crate::node::NodeName;
+use crate::status::CommandError;
+use crate::store::Store;
+
+fn error(code: &str, message: impl Into<String>, hint: &str) -> CommandError {
+    CommandError { code: code.to_owned(), message: message.into(), hint: hint.to_owned() }
+}
+
+/// Hands a request for one more block to the keeper of the blocks.
+pub(super) fn claim_block(
+    config: &Config,
+    requests: &mpsc::Sender<blocks::Request>,
+    pool: Option<String>,
+    answer: oneshot::Sender<Result<Vec<String>, CommandError>>,
+) {
+    let pool = match pool.map(|text| pool_of(config, &text)).transpose() {
+        Ok(pool) => pool,
+        Err(error) => return drop(answer.send(Err(error))),
+    };
+    if let Err(full) = requests.try_send(blocks::Request { pool, answer }) {
+        let blocks::Request { answer, .. } = full.into_inner();
+        drop(answer.send(Err(error("busy", "too many claims are under way", "try again in a moment"))));
+    }
+}
+
+fn pool_of(config: &Config, text: &str) -> Result<IpNet, CommandError> {
+    let pools: Vec<String> = config.pools.iter().map(|pool| pool.cidr.to_string()).collect();
+    text.parse().ok().filter(|cidr| config.pools.iter().any(|pool| pool.cidr == *cidr)).ok_or_else(|| {
+        error(
+            "not-found",
+            format!("there is no pool {text}"),
+            &format!("the configured pools are {}", pools.join(", ")),
+        )
+    })
+}
+
+/// `pairway node delete NAME`: releases all claims of a node that is gone, and removes its record.
+pub(super) async fn delete_node(
+    store: &dyn Store,
+    own: &NodeName,
+    name: &str,
+    force: bool,
+) -> Result<Vec<String>, CommandError> {
+    let node: NodeName = name.parse().map_err(|problem: crate::node::NodeNameError| {
+        error("not-found", problem.to_string(), "`pairway pairs` lists the nodes")
+    })?;
+    let Some(snapshot) = store.snapshots().borrow().clone() else {
+        return Err(error(
+            "store",
+            "the store has not answered yet",
+            "try again when `pairway status` shows a revision",
+        ));
+    };
+    let blocks = claims::delete_node(store, &snapshot, own, &node, force, Timestamp::now()).await?;
+    tracing::info!(node = name, force, "removed from the store");
+    Ok(blocks.iter().map(ToString::to_string).collect())
+}

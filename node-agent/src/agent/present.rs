@@ -1,0 +1,146 @@
+//! What of ours the kernel holds after a pass: what was found, with the changes that were accepted.
+
+use std::net::IpAddr;
+
+use vxlan::{Change, Failure, RouteTarget, State};
+
+/// Applies accepted changes to what was found. The next look at the kernel corrects it where the kernel did more.
+pub(super) fn present(found: &State, applied: &[Change]) -> State {
+    let mut state = found.clone();
+    for change in applied {
+        apply(&mut state, change);
+    }
+    state
+}
+
+fn apply(state: &mut State, change: &Change) {
+    match change {
+        Change::AddLink(name, link) | Change::SetLink(name, link) => {
+            state.links.insert(name.clone(), link.clone());
+        }
+        Change::DeleteLink(name) => {
+            state.links.remove(name);
+            state.addresses.retain(|address| address.link != *name);
+            state.neighbors.retain(|key, _| key.link != *name);
+            state.fdb.retain(|key, _| key.link != *name);
+            let gone: Vec<_> = state
+                .nexthops
+                .iter()
+                .filter(|(_, nexthop)| nexthop.link == *name)
+                .map(|(id, _)| *id)
+                .collect();
+            for id in gone {
+                apply(state, &Change::DeleteNexthop(id));
+            }
+        }
+        Change::SetRpFilter(name, value) => {
+            state.rp_filter.insert(name.clone(), *value);
+        }
+        Change::AddAddress(address) => {
+            state.addresses.insert(address.clone());
+        }
+        Change::DeleteAddress(address) => {
+            state.addresses.remove(address);
+        }
+        Change::SetNeighbor(key, mac) => {
+            state.neighbors.insert(key.clone(), *mac);
+        }
+        Change::DeleteNeighbor(key) => {
+            state.neighbors.remove(key);
+        }
+        Change::SetFdb(key, remote) => {
+            state.fdb.insert(key.clone(), *remote);
+        }
+        Change::DeleteFdb(key) => {
+            state.fdb.remove(key);
+        }
+        Change::AddNexthop(id, nexthop) | Change::SetNexthop(id, nexthop) => {
+            state.nexthops.insert(*id, nexthop.clone());
+        }
+        Change::DeleteNexthop(id) => {
+            state.nexthops.remove(id);
+            state.routes.retain(|_, route| route.target != RouteTarget::Nexthop(*id));
+        }
+        Change::AddRoute(key, route) | Change::SetRoute(key, route) => {
+            state.routes.insert(*key, route.clone());
+        }
+        Change::DeleteRoute(key) => {
+            state.routes.remove(key);
+        }
+        Change::AddRule(rule) => {
+            state.rules.insert(*rule);
+        }
+        Change::DeleteRule(rule) => {
+            state.rules.remove(rule);
+        }
+    }
+}
+
+/// Kind of object and operation of a change, as the metrics name them.
+pub(super) const fn kind(change: &Change) -> (&'static str, &'static str) {
+    match change {
+        Change::AddLink(..) => ("link", "add"),
+        Change::SetLink(..) => ("link", "set"),
+        Change::DeleteLink(_) => ("link", "delete"),
+        Change::SetRpFilter(..) => ("rp_filter", "set"),
+        Change::AddAddress(_) => ("address", "add"),
+        Change::DeleteAddress(_) => ("address", "delete"),
+        Change::SetNeighbor(..) => ("neighbor", "set"),
+        Change::DeleteNeighbor(_) => ("neighbor", "delete"),
+        Change::SetFdb(..) => ("fdb", "set"),
+        Change::DeleteFdb(_) => ("fdb", "delete"),
+        Change::AddNexthop(..) => ("nexthop", "add"),
+        Change::SetNexthop(..) => ("nexthop", "set"),
+        Change::DeleteNexthop(_) => ("nexthop", "delete"),
+        Change::AddRoute(..) => ("route", "add"),
+        Change::SetRoute(..) => ("route", "set"),
+        Change::DeleteRoute(_) => ("route", "delete"),
+        Change::AddRule(_) => ("rule", "add"),
+        Change::DeleteRule(_) => ("rule", "delete"),
+    }
+}
+
+/// Number of objects by kind.
+pub(super) fn counts(state: &State) -> [(&'static str, usize); 8] {
+    [
+        ("link", state.links.len()),
+        ("address", state.addresses.len()),
+        ("neighbor", state.neighbors.len()),
+        ("fdb", state.fdb.len()),
+        ("nexthop", state.nexthops.len()),
+        ("route", state.routes.len()),
+        ("rule", state.rules.len()),
+        ("rp_filter", state.rp_filter.len()),
+    ]
+}
+
+/// A failure for people.
+pub(super) fn failure_text(failure: &Failure) -> String {
+    let (object, operation) = kind(&failure.change);
+    let subject = match &failure.change {
+        Change::AddLink(name, _)
+        | Change::SetLink(name, _)
+        | Change::DeleteLink(name)
+        | Change::SetRpFilter(name, _) => name.to_string(),
+        Change::AddAddress(address) | Change::DeleteAddress(address) => {
+            format!("{} on {}", address.address, address.link)
+        }
+        Change::SetNeighbor(key, _) | Change::DeleteNeighbor(key) => on(key.address, &key.link.to_string()),
+        Change::SetFdb(key, _) | Change::DeleteFdb(key) => format!("{} on {}", key.mac, key.link),
+        Change::AddNexthop(id, nexthop) | Change::SetNexthop(id, nexthop) => {
+            format!("{} via {} on {}", id.0, nexthop.gateway.address, nexthop.link)
+        }
+        Change::DeleteNexthop(id) => id.0.to_string(),
+        Change::AddRoute(key, _) | Change::SetRoute(key, _) | Change::DeleteRoute(key) => {
+            format!("{} in table {}", key.prefix, key.table)
+        }
+        Change::AddRule(rule) | Change::DeleteRule(rule) => {
+            format!("from {} to table {}", rule.from, rule.table)
+        }
+    };
+    format!("can't {operation} {object} {subject}: {}", failure.error)
+}
+
+fn on(address: IpAddr, link: &str) -> String {
+    format!("{address} on {link}")
+}

@@ -1,0 +1,140 @@
+//! What a node keeps across restarts of its agent, and the lock that refuses a second agent.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// The state directory, locked for as long as this value lives.
+#[derive(Debug)]
+pub(super) struct StateDir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// The state directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    /// It can't be made, opened or written.
+    #[error("can't use the state directory {}: make it writable or set stateDir", path.display())]
+    Unusable {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent has it.
+    #[error(
+        "another agent{} runs with the state directory {}: stop it, or give this one its own stateDir",
+        pid.map_or_else(String::new, |pid| format!(" (process {pid})")),
+        path.display()
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds the lock, as it wrote it.
+        pid: Option<u32>,
+    },
+}
+
+const LOCK: &str = "agent.lock";
+const RAN_IN_BOOT: &str = "ran-in-boot";
+/// Changes with every boot of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+impl StateDir {
+    /// Makes the directory if need be, and locks it.
+    ///
+    /// # Errors
+    /// It is unusable, or another agent has locked it.
+    pub(super) fn lock(path: &Path) -> Result<Self, StateDirError> {
+        let unusable = |source| StateDirError::Unusable { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(unusable)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join(LOCK))
+            .map_err(unusable)?;
+        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+                let mut text = String::new();
+                // Only for the message.
+                let _ = file.read_to_string(&mut text);
+                return Err(StateDirError::Locked { path: path.to_owned(), pid: text.trim().parse().ok() });
+            }
+            Err((_, error)) => return Err(unusable(error.into())),
+        };
+        let pid = std::process::id();
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{pid}"))
+            .map_err(unusable)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// An agent has programmed the kernel before in this boot of the machine: what it left is still there.
+    #[must_use]
+    pub(super) fn ran_before(&self) -> bool {
+        let (Ok(then), Ok(now)) =
+            (fs::read_to_string(self.path.join(RAN_IN_BOOT)), fs::read_to_string(BOOT_ID))
+        else {
+            return false;
+        };
+        then.trim() == now.trim()
+    }
+
+    /// Remembers that the kernel has been programmed in this boot.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub(super) fn mark_run(&self) -> io::Result<()> {
+        let boot = fs::read_to_string(BOOT_ID)?;
+        fs::write(self.path.join(RAN_IN_BOOT), boot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let first = StateDir::lock(&path).unwrap();
+        let second = StateDir::lock(&path).unwrap_err();
+        let pid = std::process::id();
+        assert_eq!(
+            second.to_string(),
+            format!(
+                "another agent (process {pid}) runs with the state directory {}: stop it, or give this one its own stateDir",
+                path.display()
+            )
+        );
+        drop(first);
+        StateDir::lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_run_is_remembered_for_this_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(folder.path()).unwrap();
+        assert!(!state.ran_before());
+        state.mark_run().unwrap();
+        assert!(state.ran_before());
+        fs::write(folder.path().join(RAN_IN_BOOT), "another boot\n").unwrap();
+        assert!(!state.ran_before());
+    }
+
+    #[test]
+    fn a_directory_that_can_not_be_made_is_said() {
+        let folder = tempfile::NamedTempFile::new().unwrap();
+        let error = StateDir::lock(&folder.path().join("state")).unwrap_err();
+        assert!(matches!(error, StateDirError::Unusable { .. }), "{error}");
+    }
+}

@@ -1,0 +1,8 @@
+//! Whole agents on a memory store and fake kernels, with a fabric of fake BGP sessions between them.
+
+mod fabric;
+mod harness;
+
+mod faults;
+mod paths;
+mod restart;

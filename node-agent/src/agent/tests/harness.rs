@@ -1,0 +1,275 @@
+//! Nodes of a test: each a whole agent with a kernel of its own, on one store and one fabric.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use config::Config;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vxlan::fake::{Event, FakeKernel};
+
+use super::super::state_dir::StateDir;
+use super::super::{Agent, AgentError, AgentParts, BrakeLimits, Limits};
+use super::fabric::Fabric;
+use crate::liveness::Liveness;
+use crate::plan::tests::config;
+use crate::reload::ConfigSource;
+use crate::status::{AgentHandle, Pair, Published};
+use crate::store::memory::MemoryStore;
+
+/// How long anything may take. Only a test that fails waits so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) struct Cluster {
+    pub store: MemoryStore,
+    pub fabric: Fabric,
+    pub nodes: BTreeMap<String, Node>,
+}
+
+pub(super) struct Node {
+    pub kernel: FakeKernel,
+    pub store: MemoryStore,
+    pub config: Arc<Mutex<Result<Config, String>>>,
+    pub limits: Limits,
+    running: Option<Running>,
+    state_dir: TempDir,
+}
+
+struct Running {
+    handle: AgentHandle,
+    stop: CancellationToken,
+    task: JoinSet<Result<(), AgentError>>,
+    reload: mpsc::Sender<()>,
+}
+
+/// Short times, so that nothing that is due makes a test wait.
+pub(super) fn limits() -> Limits {
+    Limits {
+        brake: BrakeLimits {
+            share: 50,
+            at_least: 2,
+            window: Duration::from_secs(5),
+            confirm: Duration::from_millis(600),
+            grace: Duration::from_millis(1500),
+        },
+        audit: Duration::from_secs(2),
+        debounce: Duration::from_millis(2),
+        underlay_grace: Duration::from_millis(500),
+        retry: (Duration::from_millis(5), Duration::from_millis(50)),
+    }
+}
+
+impl Cluster {
+    pub(super) fn new() -> Self {
+        Self { store: MemoryStore::new(), fabric: Fabric::default(), nodes: BTreeMap::new() }
+    }
+
+    /// Nodes that run, by name and underlay address, converged.
+    pub(super) async fn of(nodes: &[(&str, &str)]) -> Self {
+        let mut cluster = Self::new();
+        for (name, address) in nodes {
+            cluster.add(name, &[address]);
+            cluster.start(name);
+        }
+        cluster.converged().await;
+        cluster
+    }
+
+    pub(super) fn add(&mut self, name: &str, addresses: &[&str]) {
+        let state_dir = tempfile::tempdir().unwrap();
+        let config = Config { state_dir: state_dir.path().to_owned(), ..config(name) };
+        let node = Node {
+            kernel: FakeKernel::node(addresses, 1500),
+            store: self.store.another_view(),
+            config: Arc::new(Mutex::new(Ok(config))),
+            limits: limits(),
+            running: None,
+            state_dir,
+        };
+        self.nodes.insert(name.to_owned(), node);
+    }
+
+    pub(super) fn start(&mut self, name: &str) {
+        let fabric = self.fabric.clone();
+        self.nodes.get_mut(name).unwrap().start(&fabric);
+    }
+
+    pub(super) fn node(&self, name: &str) -> &Node {
+        &self.nodes[name]
+    }
+
+    /// Ends an agent as SIGTERM does.
+    pub(super) async fn stop(&mut self, name: &str) {
+        self.nodes.get_mut(name).unwrap().stop().await;
+    }
+
+    /// Every running agent is ready, sees all the others, and each pair is the same at both ends.
+    pub(super) async fn converged(&self) {
+        let running: Vec<&String> =
+            self.nodes.iter().filter(|(_, node)| node.running.is_some()).map(|(name, _)| name).collect();
+        for name in &running {
+            self.node(name)
+                .until("converged", |published| {
+                    let others = running.iter().filter(|other| other != &name);
+                    published.status.ready
+                        && others.clone().all(|other| {
+                            published.pairs.iter().any(|pair| pair.peer == **other && pair.ready)
+                        })
+                        && published.pairs.iter().all(settled)
+                })
+                .await;
+        }
+        self.symmetric();
+    }
+
+    /// Invariant 5, as far as both ends have settled.
+    pub(super) fn symmetric(&self) {
+        for (name, node) in self.nodes.iter().filter(|(_, node)| node.running.is_some()) {
+            for pair in &node.published().pairs {
+                let Some(other) = self.nodes.get(&pair.peer).filter(|node| node.running.is_some()) else {
+                    continue;
+                };
+                let there = other.pair(name, &pair.family);
+                assert_eq!((&pair.path, &pair.reason), (&there.path, &there.reason), "{pair:?}\n{there:?}");
+            }
+        }
+    }
+
+    pub(super) async fn path(&self, from: &str, to: &str, path: &str, reason: &str) {
+        self.node(from)
+            .until(&format!("{from} to {to}: {path} ({reason})"), |published| {
+                let pair = published.pairs.iter().find(|pair| pair.peer == to);
+                pair.is_some_and(|pair| pair.path == path && pair.reason == reason && pair.ready)
+            })
+            .await;
+    }
+}
+
+/// A pair that waits for its session is on its way.
+fn settled(pair: &Pair) -> bool {
+    !["bgp-waiting", "bgp-held", "bgp-restarting"].contains(&pair.reason.as_str())
+}
+
+impl Node {
+    fn start(&mut self, fabric: &Fabric) {
+        assert!(self.running.is_none());
+        let (agent, handle, reload) = self.make(fabric).unwrap();
+        let mut task = JoinSet::new();
+        let stop = CancellationToken::new();
+        task.spawn(agent.run(stop.clone()));
+        self.running = Some(Running { handle, stop, task, reload });
+    }
+
+    fn make(&self, fabric: &Fabric) -> Result<(Agent, AgentHandle, mpsc::Sender<()>), AgentError> {
+        let (reload, wakes) = mpsc::channel(1);
+        let config = Arc::clone(&self.config);
+        let (events, kernel_events) = mpsc::channel(1);
+        self.kernel.on_change(move || {
+            let _ = events.try_send(());
+        });
+        let (agent, handle) = Agent::new(AgentParts {
+            config: self.config.lock().unwrap().clone().unwrap(),
+            source: Some(ConfigSource { load: Box::new(move || config.lock().unwrap().clone()), wakes }),
+            store: Arc::new(self.store.clone()),
+            dataplane: Box::new(self.kernel.clone()),
+            kernel_events,
+            bgp: fabric.speakers(),
+            liveness: Liveness::new(PATIENCE),
+            troubles: Vec::new(),
+            limits: self.limits.clone(),
+        })?;
+        Ok((agent, handle, reload))
+    }
+
+    /// A second agent beside the one that runs.
+    pub(super) fn second(&self) -> AgentError {
+        self.make(&Fabric::default()).err().unwrap()
+    }
+
+    pub(super) async fn stop(&mut self) {
+        let mut running = self.running.take().unwrap();
+        running.stop.cancel();
+        let ended = tokio::time::timeout(PATIENCE, running.task.join_next()).await;
+        ended.expect("the agent does not end").unwrap().unwrap().unwrap();
+    }
+
+    /// The agent dies without a chance to do anything.
+    pub(super) fn kill(&mut self) {
+        drop(self.running.take());
+    }
+
+    pub(super) fn handle(&self) -> &AgentHandle {
+        &self.running.as_ref().unwrap().handle
+    }
+
+    pub(super) fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.handle().published.borrow())
+    }
+
+    pub(super) fn pair(&self, peer: &str, family: &str) -> Pair {
+        let published = self.published();
+        let pair = published.pairs.iter().find(|pair| pair.peer == peer && pair.family == family);
+        pair.unwrap_or_else(|| panic!("no pair with {peer}: {:#?}", published.pairs)).clone()
+    }
+
+    pub(super) fn conditions(&self) -> Vec<String> {
+        self.published().status.conditions.iter().map(|condition| condition.kind.clone()).collect()
+    }
+
+    /// Changes the configuration and lets the agent look at it.
+    pub(super) fn reconfigure(&self, change: impl FnOnce(&mut Config)) {
+        let mut config = self.config.lock().unwrap();
+        change(config.as_mut().unwrap());
+        drop(config);
+        self.reload();
+    }
+
+    pub(super) fn reload(&self) {
+        let _ = self.running.as_ref().unwrap().reload.try_send(());
+    }
+
+    /// Waits until what is published is as wanted, and says what it was if it never is.
+    pub(super) async fn until(&self, what: &str, wanted: impl FnMut(&Published) -> bool) -> Arc<Published> {
+        let mut seen = self.handle().published.clone();
+        let mut wanted = wanted;
+        let found = tokio::time::timeout(PATIENCE, seen.wait_for(|published| wanted(published))).await;
+        match found {
+            Ok(published) => Arc::clone(&published.expect("the agent has ended")),
+            Err(_) => panic!("never {what}: {:#?}", self.handle().published.borrow()),
+        }
+    }
+
+    pub(super) async fn until_condition(&self, kind: &str) {
+        self.until(kind, |published| published.status.conditions.iter().any(|c| c.kind == kind)).await;
+    }
+
+    pub(super) async fn until_no_condition(&self, kind: &str) {
+        self.until(&format!("without {kind}"), |published| {
+            published.status.conditions.iter().all(|c| c.kind != kind)
+        })
+        .await;
+    }
+
+    /// Waits for two passes that begin after this call.
+    pub(super) async fn passes(&self) {
+        for _ in 0..2 {
+            let before = self.published().counters.passes;
+            self.kernel.tamper("nothing", |_| ());
+            self.until("another pass", |published| published.counters.passes > before).await;
+        }
+    }
+
+    /// What this agent did to its kernel since the last [`FakeKernel::clear_events`].
+    pub(super) fn changes(&self) -> Vec<Event> {
+        let events = self.kernel.events();
+        events.into_iter().filter(|event| !matches!(event, Event::Foreign(_))).collect()
+    }
+
+    /// Whether an agent holds the lock of the state directory.
+    pub(super) fn locked(&self) -> bool {
+        StateDir::lock(self.state_dir.path()).is_err()
+    }
+}
