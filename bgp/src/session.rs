@@ -29,6 +29,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "io")]
+pub(crate) use negotiate::speaks_four_octet_as;
 pub use negotiate::{Negotiated, OpenError, PeerRestart};
 pub use reason::Reason;
 pub use timers::{COLLISION_WINDOW, CONNECT_TIMEOUT, OPEN_HOLD_TIME, RETRY_MAX, RETRY_MIN};
@@ -206,6 +208,22 @@ impl Session {
     /// We have restarted with our forwarding state kept: the R and F bits of the next OPENs (RFC 4724 §3).
     pub fn set_restarting(&mut self, restarting: bool) {
         self.shared.restarting = restarting;
+    }
+
+    /// Takes over a changed role or expected identifier without ending the session, where that is possible: the
+    /// session is established and its peer has that identifier. Else false, and nothing is done.
+    pub fn adopt(&mut self, config: &SessionConfig) -> bool {
+        let same = SessionConfig {
+            role: self.shared.config.role,
+            peer_router_id: self.shared.config.peer_router_id,
+            ..config.clone()
+        } == self.shared.config;
+        let expected = |id: RouterId| config.peer_router_id.is_none_or(|expected| expected == id);
+        let possible = same && self.negotiated().is_some_and(|negotiated| expected(negotiated.router_id));
+        if possible {
+            self.shared.config = config.clone();
+        }
+        possible
     }
 
     /// The state to show.

@@ -2,6 +2,13 @@
 //!
 //! Level-triggered from outside: [`Speaker::set_peers`] and [`Speaker::announce`] take the whole wanted set,
 //! [`Speaker::routes`] and [`Speaker::status`] give whole values.
+//!
+//! Tasks: the speaker's own (`core`), which the handle owns; it owns one per listening address, one per connection
+//! attempt, and a reader and a writer per connection (`transport`). None outlives its owner.
+
+mod core;
+mod peer;
+mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -9,8 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
+use self::core::{Core, Wanted};
+use self::publish::Publisher;
 pub use crate::rib::{Export, ImportFilter, ImportRule, LearnedRoute, PeerName, Refusal, Routes};
 pub use crate::session::{Role, SessionState};
 use crate::{Asn, Family, RouterId};
@@ -132,29 +142,45 @@ pub enum Shutdown {
 /// Handle of a running speaker. Dropping it ends the speaker silently.
 #[derive(Debug)]
 pub struct Speaker {
+    wanted: watch::Sender<Wanted>,
     routes: watch::Receiver<Arc<Routes>>,
     status: watch::Receiver<Arc<SpeakerStatus>>,
+    stop: oneshot::Sender<Shutdown>,
+    /// The speaker's one task; ended with the handle.
+    task: JoinSet<()>,
 }
 
 impl Speaker {
     /// Starts the speaker's task on the current runtime.
     #[must_use]
     pub fn start(config: SpeakerConfig) -> Self {
-        let _ = config;
-        let (_, routes) = watch::channel(Arc::default());
-        let (_, status) = watch::channel(Arc::default());
-        Self { routes, status }
+        let (wanted, wanted_receiver) = watch::channel(Wanted::default());
+        let (routes_sender, routes) = watch::channel(Arc::default());
+        let (status_sender, status) = watch::channel(Arc::default());
+        let (stop, stop_receiver) = oneshot::channel();
+        let publisher = Publisher::new(routes_sender, status_sender);
+        let mut task = JoinSet::new();
+        task.spawn(Core::new(config, publisher).run(wanted_receiver, stop_receiver));
+        Self { wanted, routes, status, stop, task }
     }
 
     /// The whole wanted set of peers. A peer that is new is started, one that is gone is closed with Cease/3, one
     /// whose session parameters changed is restarted with Cease/6; a changed filter takes effect in place.
     pub fn set_peers(&self, peers: BTreeMap<PeerName, Peer>) {
-        let _ = peers;
+        self.wanted.send_if_modified(|wanted| {
+            let changed = wanted.peers != peers;
+            wanted.peers = peers;
+            changed
+        });
     }
 
     /// The whole set of prefixes to announce.
     pub fn announce(&self, prefixes: BTreeSet<IpNet>) {
-        let _ = prefixes;
+        self.wanted.send_if_modified(|wanted| {
+            let changed = *wanted.announce != prefixes;
+            wanted.announce = Arc::new(prefixes);
+            changed
+        });
     }
 
     /// Accepted routes; changes at most once per batch of received messages.
@@ -169,9 +195,10 @@ impl Speaker {
         self.status.clone()
     }
 
-    /// Ends all sessions and the task.
-    pub async fn shutdown(self, how: Shutdown) {
-        let _ = how;
-        std::future::ready(()).await;
+    /// Ends all sessions and the task. Waits, for a second or two at most, until the last messages are sent.
+    pub async fn shutdown(mut self, how: Shutdown) {
+        // An error means that the task has ended already.
+        let _ = self.stop.send(how);
+        while self.task.join_next().await.is_some() {}
     }
 }

@@ -150,7 +150,7 @@ pub(super) fn negotiate(config: &SessionConfig, open: &Open) -> Result<Negotiate
         asn: open.asn,
         internal,
         hold_time: Duration::from_secs(hold_time_secs(config).min(open.hold_time_secs).into()),
-        four_octet_as: four_octet_as(open),
+        four_octet_as: speaks_four_octet_as(open),
         route_refresh: open.capabilities.contains(&Capability::RouteRefresh),
         restart: restart.filter(|_| restart_time_secs(config) > 0).map(|restart| PeerRestart {
             restarting: restart.restarting,
@@ -168,7 +168,7 @@ pub(super) fn negotiate(config: &SessionConfig, open: &Open) -> Result<Negotiate
 }
 
 /// Whether the sender of this OPEN speaks four-octet AS numbers (RFC 6793).
-pub(crate) fn four_octet_as(open: &Open) -> bool {
+pub(crate) fn speaks_four_octet_as(open: &Open) -> bool {
     open.capabilities.iter().any(|capability| matches!(capability, Capability::FourOctetAs(_)))
 }
 
