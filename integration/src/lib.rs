@@ -14,3 +14,4 @@ pub mod labs;
 pub mod reach;
 pub mod screen;
 pub mod topology;
+pub mod watch;

@@ -1,7 +1,5 @@
 //! A change while packets flow.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -9,51 +7,41 @@ use nix::sys::signal::Signal;
 use crate::cluster::{Cluster, ClusterError};
 use crate::eventually::eventually;
 use crate::interrupt;
-use crate::lab::Running;
 use crate::screen::Step;
+use crate::watch::Ping;
 
 /// How long it may take until nobody knows a node any more.
 const LEAVE_LIMIT: Duration = Duration::from_secs(30);
 
+/// Time between two packets of those who keep talking.
+const PACE: Duration = Duration::from_millis(10);
+
 /// A ping between two pods that runs while something else happens.
 #[derive(Debug)]
-pub(crate) struct Talk {
-    ping: Running,
-    log: PathBuf,
-}
+pub(super) struct Talk(Ping);
 
 impl Talk {
     /// Begins: a hundred packets a second from the first pod of a node to that of another.
-    pub(crate) fn begin(cluster: &Cluster, from: &str, to: &str) -> Result<Self, ClusterError> {
-        let pod = |node: &str| {
-            let missing = || ClusterError::NoBlock { node: node.to_owned() };
-            cluster.pods().iter().find(|pod| pod.node == node).ok_or_else(missing)
+    pub(super) fn begin(cluster: &Cluster, from: &str, to: &str) -> Result<Self, ClusterError> {
+        let pod = |node: &str| cluster.pods().iter().find(|pod| pod.node == node);
+        let (Some(sender), Some(receiver)) = (pod(from), pod(to).and_then(|pod| pod.address(false))) else {
+            return Err(ClusterError::Wrong(format!("{from} and {to} have no pods to talk")));
         };
-        let (sender, receiver) = (pod(from)?, pod(to)?);
-        let target = receiver.address(false).map(|address| address.to_string()).unwrap_or_default();
-        let log = cluster.lab().folder().join("talk.log");
-        let words = ["ip", "netns", "exec", &sender.name, "ping", "-q", "-i", "0.01", "-W", "2", &target];
-        Ok(Self { ping: cluster.node(from).start(&words, &log)?, log })
+        Ping::begin(cluster, sender, receiver, PACE).map(Self)
     }
 
     /// Ends; what was lost is an error.
-    pub(crate) fn end(mut self) -> Result<(), ClusterError> {
+    pub(super) fn end(self) -> Result<(), ClusterError> {
         let step = Step::begin("packets lost between n1 and n3 meanwhile");
-        // ping sums up when it is interrupted.
-        self.ping.end(Signal::SIGINT)?;
-        let text = fs::read_to_string(&self.log)
-            .map_err(|source| ClusterError::File { path: self.log.clone(), source })?;
-        let summary = text.lines().find(|line| line.contains("packets transmitted")).unwrap_or_default();
-        let mut numbers = summary.split(' ').filter_map(|word| word.parse::<u64>().ok());
-        let (Some(sent), Some(received)) = (numbers.next(), numbers.next()) else {
-            return Err(ClusterError::Wrong(format!("ping said {text:?}")));
-        };
-        // The one in flight as ping ended is not lost.
-        let lost = sent.saturating_sub(received + 1);
-        if lost > 0 || received == 0 {
-            return Err(ClusterError::Wrong(format!("packets were lost: {summary}")));
+        let result = self.0.end()?;
+        if !result.lost.is_empty() {
+            return Err(ClusterError::Wrong(format!(
+                "{} of {} packets were lost",
+                result.lost.len(),
+                result.sent
+            )));
         }
-        step.end(format!("0 of {sent}"));
+        step.end(format!("0 of {}", result.sent));
         Ok(())
     }
 }
