@@ -8,11 +8,7 @@ use integration::eventually::{soon, timed};
 use integration::lab::{Lab, LabError};
 use integration::topology::Topology;
 
-/// A topology of `topologies/`.
-pub(crate) fn topology(name: &str) -> Topology {
-    let path = format!("{}/topologies/{name}.clab.yml", env!("CARGO_MANIFEST_DIR"));
-    Topology::load(Path::new(&path)).unwrap()
-}
+use crate::support::topology;
 
 /// A machine with one link, and whatever else `settings` says of it.
 fn small(settings: &str) -> Topology {

@@ -3,4 +3,12 @@
 //! They need root. Without it they fail and say so: a test that did not run has shown nothing.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
+mod bird;
+mod change;
 mod lab;
+mod paths;
+mod repair;
+mod restart;
+mod session;
+mod support;
+mod watch;

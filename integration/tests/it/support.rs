@@ -1,0 +1,102 @@
+//! What the tests with agents share.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use integration::cluster::{Cluster, Pod, Programs};
+use integration::lab::Lab;
+use integration::reach;
+use integration::topology::Topology;
+use node_agent::status::Pair;
+
+/// Agents settle within this time, on a busy machine too.
+pub(crate) const SETTLE: Duration = Duration::from_secs(60);
+
+/// A topology of `topologies/`.
+pub(crate) fn topology(name: &str) -> Topology {
+    let path = format!("{}/topologies/{name}.clab.yml", env!("CARGO_MANIFEST_DIR"));
+    Topology::load(Path::new(&path)).unwrap()
+}
+
+/// The programs under test. The agent is another crate's binary, which cargo does not build for this one's tests.
+pub(crate) fn programs() -> Programs {
+    static PAIRWAY: OnceLock<PathBuf> = OnceLock::new();
+    let lab = PathBuf::from(env!("CARGO_BIN_EXE_lab"));
+    let pairway = PAIRWAY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("PAIRWAY_BIN") {
+            return path.into();
+        }
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "node-agent", "--bin", "pairway"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .unwrap();
+        assert!(status.success(), "pairway can't be built");
+        lab.with_file_name("pairway")
+    });
+    Programs { pairway: pairway.clone(), lab: lab.clone() }
+}
+
+/// A lab with a configuration on every node and no agent yet.
+pub(crate) fn cluster(name: &str, config: &str) -> Cluster {
+    Cluster::new(Lab::up(topology(name)).unwrap(), programs(), config).unwrap()
+}
+
+/// A lab whose agents have settled, and the names of their nodes.
+pub(crate) fn settled(name: &str, config: &str) -> (Cluster, Vec<String>, Vec<Pair>) {
+    let mut cluster = cluster(name, config);
+    let nodes = cluster.start_all().unwrap();
+    let pairs = settle(&cluster, &nodes);
+    (cluster, nodes, pairs)
+}
+
+/// Waits until every pair is on its predicted path.
+pub(crate) fn settle(cluster: &Cluster, nodes: &[String]) -> Vec<Pair> {
+    cluster.converged(nodes, SETTLE, |_, _| ()).unwrap()
+}
+
+/// A pod on each node, in their order.
+pub(crate) fn pods(cluster: &mut Cluster, nodes: &[String]) -> Vec<Pod> {
+    nodes.iter().map(|node| cluster.add_pod(node, "p1").unwrap()).collect()
+}
+
+/// Everybody reaches everybody with their own addresses.
+pub(crate) fn prove(cluster: &Cluster, nodes: &[String]) {
+    let sites = reach::sites(cluster, nodes).unwrap();
+    let proofs = reach::prove(cluster, &sites).unwrap();
+    assert!(proofs.len() >= nodes.len() * (nodes.len() - 1) * 2, "only {} proofs", proofs.len());
+    reach::verdict(&proofs).unwrap();
+}
+
+/// One packet of `bytes` (as `ping -s` counts them) that may not be fragmented.
+pub(crate) fn ping(cluster: &Cluster, from: &Pod, to: &Pod, ipv6: bool, bytes: u32) -> Result<(), String> {
+    let target = to.address(ipv6).unwrap().to_string();
+    let words = ["ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", &bytes.to_string(), &target];
+    cluster.run_in_pod(from, &words).map(drop).map_err(|err| err.to_string())
+}
+
+/// Everything of ours in a node's kernel, as iproute2 shows it, one line per object, without what changes by itself.
+pub(crate) fn kernel(cluster: &Cluster, node: &str) -> BTreeSet<String> {
+    let script = "\
+        ip -o route show table all proto 112 | sed 's/^/route /'; \
+        ip -o -6 route show table all proto 112 | sed 's/^/route6 /'; \
+        ip rule show | grep -w 'proto 112' | sed 's/^/rule /'; \
+        ip -6 rule show | grep -w 'proto 112' | sed 's/^/rule6 /'; \
+        ip -o nexthop show proto 112 | sed 's/^/nexthop /'; \
+        for device in $(ip -o link | sed -n 's/^[0-9]*: \\(pairway[^:@]*\\).*/\\1/p'); do \
+          ip -o -d link show $device | sed 's/^[0-9]*: /link /; s/ if[0-9]* / /; s/qlen .*alias/alias/'; \
+          ip -o addr show dev $device scope global | sed 's/^[0-9]*: /addr /'; \
+          ip -o neigh show dev $device nud permanent | sed \"s/^/neigh $device /\"; \
+          bridge fdb show dev $device | sed \"s/^/fdb $device /\"; \
+        done; true";
+    let text = cluster.node(node).sh(script).unwrap();
+    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// The pod of a node.
+pub(crate) fn pod_of<'a>(pods: &'a [Pod], node: &str) -> &'a Pod {
+    pods.iter().find(|pod| pod.node == node).unwrap()
+}
