@@ -13,11 +13,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use ipnet::IpNet;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::NodeName;
-use crate::status::{AgentHandle, Command, CommandError, Condition, Published, Status};
+use crate::status::{AgentHandle, Command, CommandError, Published, Status};
 use reply::{BlockEntry, ClaimRequest, Claimed, DeleteRequest, Deleted, ErrorBody, ErrorReply};
 
 pub mod reply;
@@ -35,35 +35,26 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// Connections served at once; more wait in the kernel.
 const CONNECTIONS: usize = 64;
 
-/// What the API serves.
-#[derive(Debug, Clone)]
-pub struct Service {
-    /// The agent.
-    pub agent: AgentHandle,
-    /// A condition of the surfaces themselves: the port of `/metrics` may be taken.
-    pub trouble: watch::Receiver<Option<Condition>>,
-}
-
 /// Serves the API on `socket` until `stop`; the socket is then removed.
-pub async fn serve(socket: socket::Bound, service: Service, stop: CancellationToken) {
+pub async fn serve(socket: socket::Bound, agent: AgentHandle, stop: CancellationToken) {
     let (listener, file) = socket.into_parts();
     tracing::info!(socket = %file.path().display(), "serving the local API");
-    crate::http::server::serve(listener, router(service), CONNECTIONS, stop).await;
+    crate::http::server::serve(listener, router(agent), CONNECTIONS, stop).await;
     drop(file);
 }
 
 /// The API as a service.
-pub fn router(service: Service) -> Router {
+pub fn router(agent: AgentHandle) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/pairs", get(|State(service): State<Service>| async move { list(&service, |p| &p.pairs) }))
+        .route("/v1/pairs", get(|State(agent): State<AgentHandle>| async move { list(&agent, |p| &p.pairs) }))
         .route(
             "/v1/routes",
-            get(|State(service): State<Service>| async move { list(&service, |p| &p.routes) }),
+            get(|State(agent): State<AgentHandle>| async move { list(&agent, |p| &p.routes) }),
         )
         .route(
             "/v1/bgp/neighbors",
-            get(|State(service): State<Service>| async move { list(&service, |p| &p.neighbors) }),
+            get(|State(agent): State<AgentHandle>| async move { list(&agent, |p| &p.neighbors) }),
         )
         .route("/v1/blocks", get(blocks))
         .route("/v1/blocks/claim", post(claim))
@@ -71,32 +62,27 @@ pub fn router(service: Service) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .with_state(service)
+        .with_state(agent)
 }
 
-fn published(service: &Service) -> Arc<Published> {
-    service.agent.published.borrow().clone()
+fn published(agent: &AgentHandle) -> Arc<Published> {
+    agent.published.borrow().clone()
 }
 
-fn list<T: serde::Serialize>(service: &Service, part: fn(&Published) -> &Vec<T>) -> Response {
-    Json(part(&published(service))).into_response()
+fn list<T: serde::Serialize>(agent: &AgentHandle, part: fn(&Published) -> &Vec<T>) -> Response {
+    Json(part(&published(agent))).into_response()
 }
 
-async fn status(State(service): State<Service>) -> Json<Status> {
-    let mut status = published(&service).status.clone();
-    if let Some(trouble) = service.trouble.borrow().clone() {
-        status.conditions.push(trouble);
-        status.conditions.sort();
-    }
-    Json(status)
+async fn status(State(agent): State<AgentHandle>) -> Json<Status> {
+    Json(published(&agent).status.clone())
 }
 
-async fn blocks(State(service): State<Service>) -> Json<Vec<BlockEntry>> {
-    Json(BlockEntry::all(&published(&service)))
+async fn blocks(State(agent): State<AgentHandle>) -> Json<Vec<BlockEntry>> {
+    Json(BlockEntry::all(&published(&agent)))
 }
 
 async fn claim(
-    State(service): State<Service>,
+    State(agent): State<AgentHandle>,
     request: Result<Json<ClaimRequest>, JsonRejection>,
 ) -> Result<Json<Claimed>, Refusal> {
     let Json(ClaimRequest { pool }) = request?;
@@ -108,20 +94,19 @@ async fn claim(
             "name a pool as in the configuration, for instance 10.244.0.0/16",
         ));
     }
-    let blocks = ask(&service.agent, |answer| Command::ClaimBlock { pool, answer }).await?;
+    let blocks = ask(&agent, |answer| Command::ClaimBlock { pool, answer }).await?;
     Ok(Json(Claimed { blocks }))
 }
 
 async fn delete(
-    State(service): State<Service>,
+    State(agent): State<AgentHandle>,
     request: Result<Json<DeleteRequest>, JsonRejection>,
 ) -> Result<Json<Deleted>, Refusal> {
     let Json(DeleteRequest { name, force }) = request?;
     if let Err(error) = name.parse::<NodeName>() {
         return Err(Refusal::invalid(error.to_string(), "`pairway pairs` shows the nodes"));
     }
-    let released =
-        ask(&service.agent, |answer| Command::DeleteNode { name: name.clone(), force, answer }).await?;
+    let released = ask(&agent, |answer| Command::DeleteNode { name: name.clone(), force, answer }).await?;
     Ok(Json(Deleted { node: name, released }))
 }
 

@@ -10,6 +10,7 @@ pub mod http;
 pub mod liveness;
 pub mod metrics;
 pub mod node;
+pub mod originals;
 pub mod path;
 pub mod plan;
 pub mod reload;
@@ -17,6 +18,7 @@ pub mod status;
 pub mod store;
 pub mod telemetry;
 pub mod underlay;
+pub mod uninstall;
 
 #[cfg(test)]
 extern crate self as node_agent;

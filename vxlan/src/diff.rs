@@ -10,6 +10,7 @@
 //! puts back what is wanted.
 
 mod obstacles;
+mod text;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

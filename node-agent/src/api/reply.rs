@@ -158,3 +158,19 @@ pub struct Validated {
     /// The effective configuration, every default written out, as `config/schema.json` describes it.
     pub config: serde_json::Value,
 }
+
+/// `pairway uninstall -o json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Uninstalled {
+    /// This node.
+    pub node: String,
+    /// Nothing was done: the rest says what would be.
+    pub dry_run: bool,
+    /// Blocks given back to the store, CIDR strings.
+    pub released: Vec<String>,
+    /// Changes of the kernel, in order, for people.
+    pub kernel: Vec<String>,
+    /// What could not be done, for people; empty if all of it was.
+    pub failures: Vec<String>,
+}

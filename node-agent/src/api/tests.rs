@@ -6,42 +6,40 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tower_service::Service as _;
 
 struct Fixture {
-    service: Service,
+    agent: AgentHandle,
     commands: mpsc::Receiver<Command>,
-    trouble: watch::Sender<Option<Condition>>,
     _published: watch::Sender<Arc<Published>>,
 }
 
 fn fixture() -> Fixture {
     let (publisher, published) = watch::channel(Arc::new(fixtures::published()));
     let (sender, commands) = mpsc::channel(4);
-    let (trouble, troubles) = watch::channel(None);
     let agent = AgentHandle { published, commands: sender };
-    Fixture { service: Service { agent, trouble: troubles }, commands, trouble, _published: publisher }
+    Fixture { agent, commands, _published: publisher }
 }
 
-async fn send(service: &Service, request: Request<Body>) -> (StatusCode, Value) {
-    let response = router(service.clone()).call(request).await.unwrap();
+async fn send(agent: &AgentHandle, request: Request<Body>) -> (StatusCode, Value) {
+    let response = router(agent.clone()).call(request).await.unwrap();
     let status = response.status();
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap())
 }
 
-async fn get(service: &Service, path: &str) -> (StatusCode, Value) {
-    send(service, Request::get(path).body(Body::empty()).unwrap()).await
+async fn get(agent: &AgentHandle, path: &str) -> (StatusCode, Value) {
+    send(agent, Request::get(path).body(Body::empty()).unwrap()).await
 }
 
-async fn post(service: &Service, path: &str, body: &str) -> (StatusCode, Value) {
+async fn post(agent: &AgentHandle, path: &str, body: &str) -> (StatusCode, Value) {
     let request = Request::post(path)
         .header(header::CONTENT_TYPE, "application/json")
         .body(Body::from(body.to_owned()))
         .unwrap();
-    send(service, request).await
+    send(agent, request).await
 }
 
 #[tokio::test]
@@ -56,25 +54,8 @@ async fn what_is_published_is_what_is_served() {
         ("/v1/blocks", serde_json::to_value(BlockEntry::all(&published)).unwrap()),
     ];
     for (path, value) in expected {
-        assert_eq!(get(&fixture.service, path).await, (StatusCode::OK, value), "{path}");
+        assert_eq!(get(&fixture.agent, path).await, (StatusCode::OK, value), "{path}");
     }
-}
-
-#[tokio::test]
-async fn a_condition_of_the_surfaces_stands_among_the_agents() {
-    let fixture = fixture();
-    let condition = Condition {
-        kind: "HttpPortInUse".to_owned(),
-        subject: "127.0.0.1:9474".to_owned(),
-        message: "taken".to_owned(),
-        since: "2026-11-21T10:00:00Z".to_owned(),
-    };
-    fixture.trouble.send_replace(Some(condition));
-    let (_, status) = get(&fixture.service, "/v1/status").await;
-    let kinds: Vec<&str> =
-        status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
-    assert!(kinds.contains(&"HttpPortInUse"));
-    assert!(kinds.is_sorted(), "{kinds:?}");
 }
 
 #[tokio::test]
@@ -116,7 +97,7 @@ async fn commands_reach_the_agent_and_their_answers_come_back() {
         assert_eq!((name.as_str(), force), ("n3", true));
         answer.send(Ok(vec!["10.244.10.0/24".to_owned()])).unwrap();
     };
-    let service = &fixture.service;
+    let service = &fixture.agent;
     let caller = async {
         assert_eq!(
             post(service, "/v1/blocks/claim", r#"{"pool": "10.244.0.0/16"}"#).await,
@@ -152,13 +133,13 @@ async fn malformed_requests_get_json_errors_and_never_reach_the_agent() {
         ("/v2/status", "{}", StatusCode::NOT_FOUND, "unknown-path"),
     ];
     for (path, body, status, code) in cases {
-        let (got, reply) = post(&fixture.service, path, body).await;
+        let (got, reply) = post(&fixture.agent, path, body).await;
         let reply: ErrorReply = serde_json::from_value(reply).unwrap();
         assert_eq!((got, reply.error.code.as_str()), (status, code), "{path}");
         assert!(!reply.error.hint.is_empty() && !reply.error.message.is_empty(), "{path}");
     }
     let request = Request::post("/v1/blocks/claim").body(Body::from("{}")).unwrap();
-    let (status, _) = send(&fixture.service, request).await;
+    let (status, _) = send(&fixture.agent, request).await;
     assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "without a content type no browser can post");
     assert!(fixture.commands.try_recv().is_err());
 }
@@ -166,10 +147,10 @@ async fn malformed_requests_get_json_errors_and_never_reach_the_agent() {
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_does_not_answer_and_one_that_is_gone() {
     let mut fixture = fixture();
-    let (status, reply) = post(&fixture.service, "/v1/blocks/claim", "{}").await;
+    let (status, reply) = post(&fixture.agent, "/v1/blocks/claim", "{}").await;
     assert_eq!((status, &reply["error"]["code"]), (StatusCode::GATEWAY_TIMEOUT, &json!("timeout")));
     fixture.commands.close();
-    let (status, reply) = post(&fixture.service, "/v1/blocks/claim", "{}").await;
+    let (status, reply) = post(&fixture.agent, "/v1/blocks/claim", "{}").await;
     assert_eq!((status, &reply["error"]["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("stopping")));
 }
 
@@ -180,7 +161,7 @@ async fn served_on_a_socket_until_stopped() {
     let fixture = fixture();
     let stop = CancellationToken::new();
     let bound = socket::Bound::bind(&path).await.unwrap();
-    let server = serve(bound, fixture.service, stop.clone());
+    let server = serve(bound, fixture.agent, stop.clone());
     let caller = async {
         let client = crate::cli::client::Client::new(path.clone(), Duration::from_secs(10));
         let status: Status = client.get("/v1/status").await.unwrap();

@@ -85,10 +85,9 @@ impl Api {
                 ready.send(()).expect("somebody waits");
                 let (_publisher, published) = watch::channel(Arc::new(published));
                 let (commands, asked) = tokio::sync::mpsc::channel(1);
-                let (_trouble, trouble) = watch::channel(None);
-                let service = api::Service { agent: AgentHandle { published, commands }, trouble };
+                let agent = AgentHandle { published, commands };
                 tokio::select! {
-                    () = api::serve(bound, service, until) => {}
+                    () = api::serve(bound, agent, until) => {}
                     () = answer(asked) => {}
                 }
             });

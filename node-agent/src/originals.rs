@@ -1,0 +1,145 @@
+//! Settings of others that the agent changes, as they were before: what `pairway uninstall` puts back.
+//!
+//! There is one: `rp_filter` of the underlay device (invariant 6). Its old value is written down before it is
+//! changed, so that a crash in between loses nothing.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vxlan::{LinkName, Observed, State};
+
+/// Name of the file in the state directory.
+pub const FILE_NAME: &str = "originals.json";
+
+/// What was there.
+#[derive(Debug)]
+pub struct Originals {
+    path: PathBuf,
+    rp_filter: BTreeMap<LinkName, Setting>,
+}
+
+/// A setting, by what we made of it: a value that somebody has set since is not ours to put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Setting {
+    original: u8,
+    ours: u8,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    rp_filter: BTreeMap<String, Setting>,
+}
+
+impl Originals {
+    /// Reads what an earlier agent has written down in this state directory.
+    ///
+    /// # Errors
+    /// The file is there and can't be read.
+    pub fn load(state_dir: &Path) -> io::Result<Self> {
+        let path = state_dir.join(FILE_NAME);
+        let file = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice::<File>(&text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::default(),
+            Err(error) => return Err(error),
+        };
+        let rp_filter = file
+            .rp_filter
+            .into_iter()
+            // A name that the kernel would refuse is no device's.
+            .filter_map(|(name, setting)| Some((name.parse().ok()?, setting)))
+            .collect();
+        Ok(Self { path, rp_filter })
+    }
+
+    /// Writes down what the way from `observed` to `wanted` will overwrite. To be called before.
+    ///
+    /// # Errors
+    /// The state directory can't be written.
+    pub fn remember(&mut self, observed: &Observed, wanted: &State) -> io::Result<()> {
+        let mut rp_filter = self.rp_filter.clone();
+        for (link, ours) in &wanted.rp_filter {
+            let own_device = wanted.links.contains_key(link) || observed.ours.links.contains_key(link);
+            let found = observed.ours.rp_filter.get(link).copied();
+            if let Some(original) = found.filter(|found| !own_device && found != ours) {
+                rp_filter.insert(link.clone(), Setting { original, ours: *ours });
+            }
+        }
+        if rp_filter == self.rp_filter {
+            return Ok(());
+        }
+        let file = File {
+            rp_filter: rp_filter.iter().map(|(link, setting)| (link.to_string(), *setting)).collect(),
+        };
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer_pretty(&mut temporary, &file)?;
+        temporary.write_all(b"\n")?;
+        temporary.as_file().sync_all()?;
+        temporary.persist(&self.path).map_err(|error| error.error)?;
+        std::fs::File::open(folder)?.sync_all()?;
+        self.rp_filter = rp_filter;
+        Ok(())
+    }
+
+    /// What to set so that it is as before: only where our value still stands.
+    #[must_use]
+    pub fn to_restore(&self, observed: &Observed) -> BTreeMap<LinkName, u8> {
+        self.rp_filter
+            .iter()
+            .filter(|(link, setting)| observed.ours.rp_filter.get(*link) == Some(&setting.ours))
+            .map(|(link, setting)| (link.clone(), setting.original))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vxlan::fake::FakeKernel;
+
+    fn eth0() -> LinkName {
+        "eth0".parse().unwrap()
+    }
+
+    fn wanting(value: u8) -> State {
+        State { rp_filter: BTreeMap::from([(eth0(), value)]), ..State::default() }
+    }
+
+    #[test]
+    fn the_first_value_that_was_not_ours_is_put_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = FakeKernel::node(&["192.0.2.1/24"], 1500);
+        kernel.set_rp_filter("eth0", 1);
+        let mut originals = Originals::load(folder.path()).unwrap();
+        originals.remember(&kernel.observed(&[]), &wanting(2)).unwrap();
+        kernel.set_rp_filter("eth0", 2);
+        originals.remember(&kernel.observed(&[]), &wanting(2)).unwrap();
+
+        let again = Originals::load(folder.path()).unwrap();
+        assert_eq!(again.to_restore(&kernel.observed(&[])), BTreeMap::from([(eth0(), 1)]));
+        kernel.set_rp_filter("eth0", 0);
+        assert!(again.to_restore(&kernel.observed(&[])).is_empty(), "somebody has set it since");
+        kernel.remove_interface("eth0");
+        assert!(again.to_restore(&kernel.observed(&[])).is_empty(), "the device is gone");
+    }
+
+    #[test]
+    fn what_is_ours_and_what_is_not_changed_is_not_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = FakeKernel::node(&["192.0.2.1/24"], 1500);
+        kernel.set_rp_filter("eth0", 2);
+        let mut originals = Originals::load(folder.path()).unwrap();
+        originals.remember(&kernel.observed(&[]), &wanting(2)).unwrap();
+        assert!(!folder.path().join(FILE_NAME).exists());
+    }
+
+    #[test]
+    fn a_file_that_is_garbage_is_said_and_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE_NAME), "{").unwrap();
+        assert!(Originals::load(folder.path()).is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! `pairway uninstall`: takes away what carries our mark on this node, and what the store knows of it.
+//!
+//! The store comes first: peers stop sending before the kernel stops forwarding. Each step is done whatever
+//! became of the one before, and doing all of it again does no harm.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use vxlan::{Dataplane, State, diff, reconcile};
+
+use crate::api::reply::Uninstalled;
+use crate::claims;
+use crate::node::NodeName;
+use crate::originals::{self, Originals};
+use crate::store::Store;
+use crate::telemetry::chain;
+
+/// How long the store may take for its first answer.
+const STORE_WITHIN: Duration = Duration::from_secs(15);
+
+/// The kernel takes things along by itself: what is left after so many rounds stays.
+const ROUNDS: usize = 3;
+
+/// What is to be taken away, and from where.
+pub struct Uninstall<'a> {
+    /// This node.
+    pub node: &'a NodeName,
+    /// Its state directory, locked by the caller unless this is a rehearsal.
+    pub state_dir: &'a Path,
+    /// The store; `None`: there is none any more.
+    pub store: Option<&'a dyn Store>,
+    /// The kernel.
+    pub dataplane: &'a mut dyn Dataplane,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+impl Uninstall<'_> {
+    /// Does it.
+    pub async fn run(mut self) -> Uninstalled {
+        let mut outcome = Uninstalled {
+            node: self.node.to_string(),
+            dry_run: self.dry_run,
+            released: Vec::new(),
+            kernel: Vec::new(),
+            failures: Vec::new(),
+        };
+        self.store(&mut outcome).await;
+        self.kernel(&mut outcome);
+        outcome
+    }
+
+    async fn store(&self, outcome: &mut Uninstalled) {
+        let Some(store) = self.store else { return };
+        if self.dry_run {
+            let mut snapshots = store.snapshots();
+            let first = snapshots.wait_for(Option::is_some);
+            match tokio::time::timeout(STORE_WITHIN, first).await {
+                Ok(Ok(snapshot)) => {
+                    let blocks = snapshot.as_ref().map(|snapshot| snapshot.blocks_of(self.node));
+                    outcome.released = blocks.iter().flatten().map(ToString::to_string).collect();
+                }
+                Ok(Err(_)) | Err(_) => outcome.failures.push("the store does not answer".to_owned()),
+            }
+            return;
+        }
+        match claims::release_own(store, self.node, self.state_dir, STORE_WITHIN).await {
+            Ok(blocks) => outcome.released = blocks.iter().map(ToString::to_string).collect(),
+            Err(error) => outcome.failures.push(format!("{}: {}", error.message, error.hint)),
+        }
+    }
+
+    fn kernel(&mut self, outcome: &mut Uninstalled) {
+        let originals = Originals::load(self.state_dir);
+        if let Err(error) = &originals {
+            let file = self.state_dir.join(originals::FILE_NAME);
+            outcome.failures.push(format!(
+                "{}: {error}: rp_filter of the underlay device stays as the agent has set it; set it by hand",
+                file.display()
+            ));
+        }
+        for round in 1..=ROUNDS {
+            let observed = match self.dataplane.observe(&[]) {
+                Ok(observed) => observed,
+                Err(error) => {
+                    outcome.failures.push(chain(&error));
+                    return;
+                }
+            };
+            let rp_filter = originals.as_ref().map(|o| o.to_restore(&observed)).unwrap_or_default();
+            let nothing = State { rp_filter, ..State::default() };
+            if self.dry_run {
+                outcome.kernel = diff(&observed, &nothing).changes.iter().map(ToString::to_string).collect();
+                return;
+            }
+            let report = reconcile(self.dataplane, &observed, &nothing);
+            outcome.kernel.extend(report.applied.iter().map(ToString::to_string));
+            if report.failures.is_empty() && report.applied.is_empty() {
+                return;
+            }
+            if round == ROUNDS {
+                let failures = report.failures.iter();
+                outcome
+                    .failures
+                    .extend(failures.map(|failure| format!("can't {}: {}", failure.change, failure.error)));
+            }
+        }
+    }
+}
+
+/// Removes what is left of the state directory, last: without it nothing can be put back.
+///
+/// # Errors
+/// A file of ours can't be removed. What is not ours stays, and the directory with it.
+pub fn remove_state(state_dir: &Path, files: &[&str]) -> io::Result<()> {
+    for file in files {
+        match std::fs::remove_file(state_dir.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    match std::fs::remove_dir(state_dir) {
+        Err(error)
+            if ![io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy]
+                .contains(&error.kind()) =>
+        {
+            Err(error)
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
