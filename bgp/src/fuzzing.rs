@@ -96,3 +96,23 @@ pub(crate) fn decode_all(mut buffer: BytesMut, codec: Codec) -> Vec<Message> {
     assert!(buffer.is_empty(), "octets are left over");
     messages
 }
+
+/// The corpus began with octets that BIRD sent and one message for each attribute; the fuzzer chose the rest as what
+/// reaches further.
+#[test]
+fn corpus_is_survived() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/wire");
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let octets = std::fs::read(&path).unwrap();
+        // The name tells which one it was if it fails.
+        let outcome = std::panic::catch_unwind(|| {
+            decode(&octets);
+            roundtrip(&octets);
+        });
+        assert!(outcome.is_ok(), "{}", path.display());
+        inputs += 1;
+    }
+    assert!(inputs > 50, "{inputs} inputs in {folder}: where is the corpus?");
+}

@@ -106,7 +106,7 @@ fn each_refusal_has_its_reason() {
         let expected = refusal.map(|refusal| (prefix, refusal));
         assert_eq!(inventory.refused_prefixes, Vec::from_iter(expected), "{update:?}");
         assert_eq!(inventory.refused, BTreeMap::from_iter(refusal.map(|refusal| (refusal, 1))));
-        assert_eq!(inventory.accepted.get(&Family::Ipv4).is_some(), refusal.is_none());
+        assert_eq!(inventory.accepted.contains_key(&Family::Ipv4), refusal.is_none());
         assert_eq!(rib.routes().routes.contains_key(&prefix), refusal.is_none());
         rib.update("n2", &Update { withdrawn: vec![prefix], ..Update::default() }).unwrap();
     }
