@@ -49,7 +49,7 @@ pub struct ImportRule {
 /// Which of our prefixes a peer gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Export {
-    /// All that [`Speaker::announce`] was given.
+    /// All of them.
     All,
     /// Those equal to or within one of these.
     Within(Vec<IpNet>),

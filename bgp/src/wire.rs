@@ -2,6 +2,11 @@
 //!
 //! A [`DecodeError`] knows the NOTIFICATION that answers it (RFC 4271 §6); errors inside of path attributes
 //! that leave the session up (RFC 7606) come with the decoded [`Update`] instead.
+//!
+//! Spoken are RFC 4271 with its revisions 6286, 6608, 6793, 7606, 7607 and 9774; IPv4 and IPv6 unicast by 4760 and
+//! 2545; capabilities by 5492 and 9072; 1997, 2918, 4456 and 4724 with 8538; Cease by 4486, 9003 and 9384.
+//! Extended (4360, 5701) and large communities (8092) are checked for their length and kept as they are. Other
+//! families, 8950 and 8654 are not negotiated and so not spoken.
 
 mod as_path;
 mod attribute;
