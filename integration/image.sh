@@ -5,7 +5,7 @@ set -eu
 [ $# -eq 2 ] || { echo "usage: $0 BINARY OUT.tar" >&2; exit 2; }
 binary=$1 out=$2 tag=pairway:lab
 [ -x "$binary" ] || { echo "$0: no binary at $binary: run 'make build' first" >&2; exit 1; }
-command -v mmdebstrap >/dev/null || { echo "$0: mmdebstrap is missing: run 'integration/setup.sh' as root first" >&2; exit 1; }
+command -v mmdebstrap >/dev/null || { echo "$0: mmdebstrap is missing: run 'make image' as root" >&2; exit 1; }
 
 # The time of the last commit stands for all times, so that the same commit gives the same bytes.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)

@@ -5,9 +5,10 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 own=$here/setup.sh
 
-mapfile -t wanted < <(sed 's/#.*//; s/[[:space:]]*$//; /^$/d' "$here/packages.txt"; printf '%s\n' "$@" | sed '/^$/d')
+packages=$(sed 's/#.*//' "$here/packages.txt")
 missing=()
-for package in "${wanted[@]}"; do
+# Names of packages are single words.
+for package in $packages "$@"; do
   dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 done
 
@@ -39,9 +40,10 @@ fi
 apt() {
   DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >"$log" 2>&1
 }
-# Package lists may be absent, or too old for what the mirror still has.
+# Package lists may be absent, or too old for what the mirror still has. An update that fails for somebody else's
+# repository may have brought what is needed here.
 install=(install --yes --no-install-recommends "${missing[@]}")
-if ! apt "${install[@]}" && ! { apt update && apt "${install[@]}"; }; then
+if ! apt "${install[@]}" && ! { apt update || true; apt "${install[@]}"; }; then
   tail -n 20 "$log" >&2
   echo "setup: these packages could not be installed: ${missing[*]}" >&2
   exit 1

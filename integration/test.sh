@@ -26,9 +26,10 @@ cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 
 # "test result: ok. 24 passed; 0 failed; 1 ignored; 0 measured; ..."
-read -r passed failed skipped programs < <(awk '
+sums=$(awk '
   /^test result: / { passed += $4; failed += $6; skipped += $8; programs++ }
   END { print passed + 0, failed + 0, skipped + 0, programs + 0 }' "$log")
+read -r passed failed skipped programs <<<"$sums"
 echo
 if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
   echo "test: the build failed, or a test program ended without a result: see $log" >&2
