@@ -1,0 +1,263 @@
+//! [`Kernel`]: the real data plane.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use ipnet::IpNet;
+
+use crate::diff::Change;
+use crate::effects::IPV6_MIN_MTU;
+use crate::reconcile::{ApplyError, Dataplane, ObserveError};
+use crate::state::{LinkName, Marks, Observed, VxlanLink};
+
+use super::channel::Channel;
+use super::link::Link;
+use super::observe::{is_ours, links, observe};
+use super::request::Request;
+use super::{address, link, neighbor, nexthop, route, rule};
+
+/// How often a device is created anew because somebody took the index that we had chosen.
+const INDEX_ATTEMPTS: usize = 4;
+
+type Outcome = Result<(), ApplyError>;
+
+/// The Linux of the network namespace in which it was opened.
+///
+/// Calls block, up to a second where there are a million routes: use it from a thread of its own.
+#[derive(Debug)]
+pub struct Kernel {
+    channel: Channel,
+    marks: Marks,
+}
+
+impl Kernel {
+    /// Opens a socket in the network namespace of the calling thread; it stays with that namespace.
+    ///
+    /// # Errors
+    /// Netlink is not to be had.
+    pub fn open(marks: Marks) -> io::Result<Self> {
+        Ok(Self { channel: Channel::open()?, marks })
+    }
+
+    /// The port id of the socket that writes: [`super::Monitor`] leaves out what it caused.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.channel.port()
+    }
+}
+
+impl Dataplane for Kernel {
+    fn observe(&mut self, watched: &[IpNet]) -> Result<Observed, ObserveError> {
+        observe(&mut self.channel, &self.marks, watched)
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Vec<Outcome> {
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        match Devices::read(&mut self.channel) {
+            Ok(devices) => {
+                let (channel, marks) = (&mut self.channel, &self.marks);
+                Apply { channel, marks, devices, queue: Vec::new(), results: Vec::new() }.run(changes)
+            }
+            Err(error) => vec![Err(from_io(&error)); changes.len()],
+        }
+    }
+}
+
+/// Devices by name, as of the begin of an apply, kept up to date by our own changes.
+struct Devices(BTreeMap<LinkName, Link>);
+
+impl Devices {
+    fn read(channel: &mut Channel) -> io::Result<Self> {
+        Ok(Self(links(channel)?.into_values().map(|link| (link.name.clone(), link)).collect()))
+    }
+
+    fn index(&self, name: &LinkName) -> Result<u32, ApplyError> {
+        self.0.get(name).map(|link| link.index).ok_or_else(|| missing(name))
+    }
+
+    fn ours(&self, name: &LinkName, marks: &Marks) -> Result<&Link, ApplyError> {
+        let link = self.0.get(name).ok_or_else(|| missing(name))?;
+        if is_ours(link, marks) { Ok(link) } else { Err(not_ours(name)) }
+    }
+
+    fn free_index(&self) -> u32 {
+        self.0.values().map(|link| link.index).max().unwrap_or(0).saturating_add(1)
+    }
+}
+
+/// One run over a list of changes. Requests queue up and go in batches; a change of a device, whose index the others
+/// need, goes alone.
+struct Apply<'a> {
+    channel: &'a mut Channel,
+    marks: &'a Marks,
+    devices: Devices,
+    queue: Vec<(usize, Request)>,
+    results: Vec<Outcome>,
+}
+
+impl Apply<'_> {
+    fn run(mut self, changes: &[Change]) -> Vec<Outcome> {
+        for (position, change) in changes.iter().enumerate() {
+            self.results.push(Ok(()));
+            let outcome = match change {
+                Change::AddLink(name, link) => {
+                    self.flush();
+                    self.add_link(name, link)
+                }
+                Change::SetLink(name, link) => {
+                    self.flush();
+                    self.set_link(name, link)
+                }
+                Change::DeleteLink(name) => {
+                    self.flush();
+                    self.delete_link(name)
+                }
+                Change::SetRpFilter(..)
+                | Change::AddAddress(_)
+                | Change::DeleteAddress(_)
+                | Change::SetNeighbor(..)
+                | Change::DeleteNeighbor(_)
+                | Change::SetFdb(..)
+                | Change::DeleteFdb(_)
+                | Change::AddNexthop(..)
+                | Change::SetNexthop(..)
+                | Change::DeleteNexthop(_)
+                | Change::AddRoute(..)
+                | Change::SetRoute(..)
+                | Change::DeleteRoute(_)
+                | Change::AddRule(_)
+                | Change::DeleteRule(_) => {
+                    self.request(change).map(|request| self.queue.push((position, request)))
+                }
+            };
+            self.results[position] = outcome;
+        }
+        self.flush();
+        self.results
+    }
+
+    /// Sends what has queued up.
+    fn flush(&mut self) {
+        let (positions, requests): (Vec<usize>, Vec<Request>) =
+            std::mem::take(&mut self.queue).into_iter().unzip();
+        for (position, outcome) in positions.into_iter().zip(self.channel.send_all(&requests)) {
+            self.results[position] = outcome;
+        }
+    }
+
+    /// The request for a change that needs only one.
+    fn request(&self, change: &Change) -> Result<Request, ApplyError> {
+        let protocol = self.marks.route_protocol;
+        let ours = |name: &LinkName| self.devices.ours(name, self.marks).map(|link| link.index);
+        let unwritable =
+            || ApplyError { errno: libc::EINVAL, message: "no route of a form that we write".to_owned() };
+        Ok(match change {
+            Change::AddLink(name, _) | Change::SetLink(name, _) | Change::DeleteLink(name) => {
+                return Err(missing(name));
+            }
+            Change::SetRpFilter(name, value) => link::set_rp_filter(self.devices.index(name)?, *value),
+            Change::AddAddress(new) => address::add(ours(&new.link)?, new.address),
+            Change::DeleteAddress(old) => address::delete(ours(&old.link)?, old.address),
+            Change::SetNeighbor(key, mac) => neighbor::set(ours(&key.link)?, key.address, *mac, protocol),
+            Change::DeleteNeighbor(key) => neighbor::delete(ours(&key.link)?, key.address),
+            Change::SetFdb(key, remote) => neighbor::set_fdb(ours(&key.link)?, key.mac, *remote),
+            Change::DeleteFdb(key) => neighbor::delete_fdb(ours(&key.link)?, key.mac),
+            Change::AddNexthop(id, new) => {
+                nexthop::add(*id, new.gateway, self.devices.index(&new.link)?, protocol)
+            }
+            Change::SetNexthop(id, new) => {
+                nexthop::replace(*id, new.gateway, self.devices.index(&new.link)?, protocol)
+            }
+            Change::DeleteNexthop(id) => nexthop::delete(*id),
+            Change::AddRoute(key, new) => route::add(*key, new, protocol).ok_or_else(unwritable)?,
+            Change::SetRoute(key, new) => route::replace(*key, new, protocol).ok_or_else(unwritable)?,
+            Change::DeleteRoute(key) => route::delete(*key, protocol),
+            Change::AddRule(new) => rule::add(new, protocol),
+            Change::DeleteRule(old) => rule::delete(old, protocol),
+        })
+    }
+
+    fn add_link(&mut self, name: &LinkName, new: &VxlanLink) -> Outcome {
+        let mut attempts = 1;
+        loop {
+            let underlay = self.devices.index(&new.underlay)?;
+            let index = self.devices.free_index();
+            // Without IPv6 in the kernel, or below its minimum MTU, the device knows no IPv6 settings.
+            let ipv6 = new.mtu >= IPV6_MIN_MTU && self.devices.0.values().any(|link| link.ipv6);
+            let requests = link::create(name, index, new, underlay, &self.marks.ifalias, ipv6);
+            let mut outcomes = self.channel.send_all(&requests).into_iter();
+            let created = outcomes.next().unwrap_or(Ok(()));
+            let finished = outcomes.collect::<Outcome>();
+            self.reread()?;
+            match created {
+                Ok(()) => {
+                    if finished.is_err() {
+                        // Half a device is worse than none: without our mark it would stand in our own way.
+                        let _ = self.channel.send_all(&[link::delete(index)]);
+                        self.reread()?;
+                    }
+                    return finished;
+                }
+                Err(error) => {
+                    // Somebody took our index: then neither the name nor the VNI is taken.
+                    let raced = [libc::EEXIST, libc::EBUSY].contains(&error.errno)
+                        && self.devices.0.values().any(|link| link.index == index)
+                        && !self.devices.0.contains_key(name);
+                    if !raced || attempts == INDEX_ATTEMPTS {
+                        return Err(error);
+                    }
+                    attempts += 1;
+                }
+            }
+        }
+    }
+
+    fn set_link(&mut self, name: &LinkName, new: &VxlanLink) -> Outcome {
+        let now = self.devices.ours(name, self.marks)?.clone();
+        if now.vxlan.is_none_or(|vxlan| vxlan.id != new.id()) {
+            let message = "VNI, port and underlay family of a living device can't be changed".to_owned();
+            return Err(ApplyError { errno: libc::EOPNOTSUPP, message });
+        }
+        let underlay = self.devices.index(&new.underlay)?;
+        let outcome = self.send(&link::change(&now, new, underlay)).and_then(|()| {
+            if new.mtu >= IPV6_MIN_MTU && (now.ipv6 || now.mtu < IPV6_MIN_MTU && self.has_ipv6()) {
+                self.send(&link::no_address_generation(now.index))?;
+            }
+            if now.up == new.up { Ok(()) } else { self.send(&link::set_up(now.index, new.up)) }
+        });
+        self.reread().and(outcome)
+    }
+
+    fn delete_link(&mut self, name: &LinkName) -> Outcome {
+        let index = self.devices.ours(name, self.marks)?.index;
+        self.send(&link::delete(index))?;
+        self.reread()
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.devices.0.values().any(|link| link.ipv6)
+    }
+
+    fn send(&mut self, request: &Request) -> Outcome {
+        self.channel.send_all(std::slice::from_ref(request)).into_iter().collect()
+    }
+
+    fn reread(&mut self) -> Outcome {
+        self.devices = Devices::read(self.channel).map_err(|error| from_io(&error))?;
+        Ok(())
+    }
+}
+
+fn missing(name: &LinkName) -> ApplyError {
+    ApplyError { errno: libc::ENODEV, message: format!("there is no device {name}") }
+}
+
+fn not_ours(name: &LinkName) -> ApplyError {
+    ApplyError { errno: libc::EPERM, message: format!("device {name} is not marked as ours") }
+}
+
+fn from_io(error: &io::Error) -> ApplyError {
+    ApplyError { errno: error.raw_os_error().unwrap_or(libc::EIO), message: error.to_string() }
+}

@@ -1,0 +1,261 @@
+//! A complete look at the kernel.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use ipnet::IpNet;
+
+use crate::reconcile::ObserveError;
+use crate::state::{
+    Address, FdbKey, InstalledRoute, Interface, LinkName, Marks, NeighborKey, Nexthop, Observed, VxlanLink,
+};
+
+use super::channel::Channel;
+use super::link::{Link, RTM_GETLINK, RTM_NEWLINK};
+use super::neighbor::Entry;
+use super::{address, link, neighbor, netconf, nexthop, route, rule};
+
+/// `RT_TABLE_MAIN`.
+const MAIN: u32 = 254;
+
+/// All devices of the namespace by index.
+pub(super) fn links(channel: &mut Channel) -> io::Result<BTreeMap<u32, Link>> {
+    let mut links = BTreeMap::new();
+    channel.dump(RTM_GETLINK, &link::dump(), |kind, body| {
+        // Bridges describe their ports in messages of their own family.
+        if kind == RTM_NEWLINK && link::family(body) == Some(0) {
+            links.extend(link::decode(body).map(|link| (link.index, link)));
+        }
+    })?;
+    Ok(links)
+}
+
+/// Whether a device is ours: a VXLAN device with our alias, whatever its name.
+pub(super) fn is_ours(link: &Link, marks: &Marks) -> bool {
+    link.vxlan.is_some() && !marks.ifalias.is_empty() && link.alias == marks.ifalias
+}
+
+/// Everything, in the order in which it leans on each other.
+pub(super) fn observe(
+    channel: &mut Channel,
+    marks: &Marks,
+    watched: &[IpNet],
+) -> Result<Observed, ObserveError> {
+    let failed = |what: &'static str| move |source: io::Error| ObserveError { what, source };
+    let mut look =
+        Look { links: links(channel).map_err(failed("devices"))?, marks, seen: Observed::default() };
+    look.take_links();
+    look.addresses(channel).map_err(failed("addresses"))?;
+    look.neighbors(channel).map_err(failed("neighbours"))?;
+    look.nexthops(channel).map_err(failed("nexthops"))?;
+    look.routes(channel, watched).map_err(failed("routes"))?;
+    look.rules(channel).map_err(failed("rules"))?;
+    look.seen.rp_filter_all = rp_filter_all(channel).map_err(failed("net.ipv4.conf.all.rp_filter"))?;
+    Ok(look.seen)
+}
+
+fn rp_filter_all(channel: &mut Channel) -> io::Result<u8> {
+    let (kind, body) = channel.ask(&netconf::get_all())?;
+    let value = (kind == netconf::RTM_NEWNETCONF).then(|| netconf::rp_filter(&body)).flatten();
+    value.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer holds no rp_filter"))
+}
+
+struct Look<'a> {
+    links: BTreeMap<u32, Link>,
+    marks: &'a Marks,
+    seen: Observed,
+}
+
+impl Look<'_> {
+    /// The name of a device; one that came since the look at devices has its number for a name.
+    fn name(&self, index: u32) -> Option<LinkName> {
+        self.links
+            .get(&index)
+            .map_or_else(|| format!("if{index}").parse().ok(), |link| Some(link.name.clone()))
+    }
+
+    fn ours(&self, index: u32) -> Option<&LinkName> {
+        self.links.get(&index).filter(|link| is_ours(link, self.marks)).map(|link| &link.name)
+    }
+
+    fn take_links(&mut self) {
+        for link in self.links.values() {
+            let interface = Interface {
+                index: link.index,
+                kind: link.kind.clone(),
+                alias: link.alias.clone(),
+                up: link.up,
+                carrier: link.carrier,
+                mtu: link.mtu,
+                mac: link.mac,
+                vxlan: link.vxlan.map(|vxlan| vxlan.id),
+                addresses: Vec::new(),
+            };
+            self.seen.interfaces.insert(link.name.clone(), interface);
+            if let Some(value) = link.rp_filter {
+                self.seen.ours.rp_filter.insert(link.name.clone(), value);
+            }
+            if let (true, Some(device)) = (is_ours(link, self.marks), self.device(link)) {
+                self.seen.ours.links.insert(link.name.clone(), device);
+            }
+        }
+    }
+
+    /// One of ours as a value. What is missing on it gets a value that nobody wants, so that it is mended.
+    fn device(&self, link: &Link) -> Option<VxlanLink> {
+        let vxlan = link.vxlan?;
+        let unset = if vxlan.id.ipv6 {
+            std::net::Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            std::net::Ipv4Addr::UNSPECIFIED.into()
+        };
+        Some(VxlanLink {
+            vni: vxlan.id.vni,
+            port: vxlan.id.port,
+            local: vxlan.local.unwrap_or(unset),
+            underlay: self.name(vxlan.underlay)?,
+            mac: link.mac?,
+            mtu: link.mtu,
+            up: link.up,
+        })
+    }
+
+    fn addresses(&mut self, channel: &mut Channel) -> io::Result<()> {
+        channel.dump(address::RTM_GETADDR, &[0; address::HEADER], |kind, body| {
+            let Some((index, found)) = address::decode(body).filter(|_| kind == address::RTM_NEWADDR) else {
+                return;
+            };
+            let Some(link) = self.links.get(&index) else { return };
+            // A link-local address on a device of ours is the kernel's or an operator's.
+            if is_ours(link, self.marks) && !found.local_scope {
+                let address = Address { link: link.name.clone(), address: found.address };
+                self.seen.ours.addresses.insert(address);
+            }
+            if let Some(interface) = self.seen.interfaces.get_mut(&link.name) {
+                interface.addresses.push(found);
+            }
+        })
+    }
+
+    fn neighbors(&mut self, channel: &mut Channel) -> io::Result<()> {
+        let ours: Vec<u32> =
+            self.links.values().filter(|link| is_ours(link, self.marks)).map(|link| link.index).collect();
+        for index in ours {
+            for family in neighbor::FAMILIES {
+                let dumped =
+                    channel.dump(neighbor::RTM_GETNEIGH, &neighbor::dump(family, index), |kind, body| {
+                        if kind == neighbor::RTM_NEWNEIGH {
+                            self.take_neighbor(neighbor::decode(body));
+                        }
+                    });
+                match dumped {
+                    // The device went since the look at devices.
+                    Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                    other => other?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_neighbor(&mut self, entry: Option<Entry>) {
+        match entry {
+            Some(Entry::Neighbor { index, address, mac, protocol })
+                if protocol == self.marks.route_protocol =>
+            {
+                if let Some(link) = self.ours(index).cloned() {
+                    self.seen.ours.neighbors.insert(NeighborKey { link, address }, mac);
+                }
+            }
+            Some(Entry::Fdb { index, mac, remote }) => {
+                if let Some(link) = self.ours(index).cloned() {
+                    self.seen.ours.fdb.insert(FdbKey { link, mac }, remote);
+                }
+            }
+            Some(Entry::Neighbor { .. }) | None => {}
+        }
+    }
+
+    fn nexthops(&mut self, channel: &mut Channel) -> io::Result<()> {
+        channel.dump(nexthop::RTM_GETNEXTHOP, &[0; nexthop::HEADER], |kind, body| {
+            let found = nexthop::decode(body).filter(|_| kind == nexthop::RTM_NEWNEXTHOP);
+            let Some(object) = found.filter(|object| self.marks.owns_nexthop(object.id)) else { return };
+            let ours = object.plain.filter(|_| object.protocol == self.marks.route_protocol);
+            let nexthop =
+                ours.and_then(|(gateway, index)| self.name(index).map(|link| Nexthop { gateway, link }));
+            match nexthop {
+                Some(nexthop) => drop(self.seen.ours.nexthops.insert(object.id, nexthop)),
+                None => drop(self.seen.foreign_nexthops.insert(object.id)),
+            }
+        })
+    }
+
+    fn routes(&mut self, channel: &mut Channel, watched: &[IpNet]) -> io::Result<()> {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let mut body = [0; route::HEADER];
+            body[0] = u8::try_from(family).unwrap_or(0);
+            let dumped = channel.dump(route::RTM_GETROUTE, &body, |kind, body| {
+                if let Some(found) = route::decode(body).filter(|_| kind == route::RTM_NEWROUTE) {
+                    self.take_route(found, watched);
+                }
+            });
+            absent_ipv6(family, dumped)?;
+        }
+        self.seen.default_routes.sort_by_key(|route| (route.key.prefix, route.key.metric));
+        self.seen.foreign_routes.sort_by_key(|route| route.key);
+        Ok(())
+    }
+
+    fn take_route(&mut self, found: route::Installed, watched: &[IpNet]) {
+        if found.protocol == self.marks.route_protocol {
+            self.seen.ours.routes.insert(found.key, found.route);
+            return;
+        }
+        let default = found.key.prefix.prefix_len() == 0;
+        let matters = if default {
+            found.key.table == MAIN && found.unicast
+        } else {
+            watched.iter().any(|prefix| found.key.prefix.contains(prefix))
+        };
+        if !matters {
+            return;
+        }
+        let route = InstalledRoute {
+            key: found.key,
+            protocol: found.protocol,
+            link: found.link.and_then(|index| self.name(index)),
+            gateway: found.gateway,
+        };
+        let list = if default { &mut self.seen.default_routes } else { &mut self.seen.foreign_routes };
+        list.push(route);
+    }
+
+    fn rules(&mut self, channel: &mut Channel) -> io::Result<()> {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let mut body = [0; rule::HEADER];
+            body[0] = u8::try_from(family).unwrap_or(0);
+            let dumped = channel.dump(rule::RTM_GETRULE, &body, |kind, body| {
+                let found = rule::decode(body).filter(|_| kind == rule::RTM_NEWRULE);
+                if let Some((rule, _)) = found.filter(|(_, protocol)| *protocol == self.marks.route_protocol)
+                {
+                    self.seen.ours.rules.insert(rule);
+                }
+            });
+            absent_ipv6(family, dumped)?;
+        }
+        Ok(())
+    }
+}
+
+/// A kernel without IPv6 has nothing to show of it.
+fn absent_ipv6(family: i32, dumped: io::Result<()>) -> io::Result<()> {
+    match dumped {
+        Err(error)
+            if family == libc::AF_INET6
+                && matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}

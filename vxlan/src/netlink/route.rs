@@ -1,0 +1,169 @@
+//! Routes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{
+    RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+};
+
+use crate::state::{NexthopId, Route, RouteKey, RouteTarget};
+
+use super::attributes::{attribute, attributes, ip, u8_at, u16_at, u32_at};
+use super::request::{CREATE, EXCL, REPLACE, Request, family};
+
+pub(super) const RTM_NEWROUTE: u16 = 24;
+pub(super) const RTM_DELROUTE: u16 = 25;
+pub(super) const RTM_GETROUTE: u16 = 26;
+
+pub(super) const HEADER: usize = 12;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RTA_NH_ID: u16 = 30;
+const RTAX_MTU: u16 = 2;
+const RTM_F_CLONED: u32 = 0x200;
+const RTN_UNICAST: u8 = 1;
+const RTN_BLACKHOLE: u8 = 6;
+const RTN_UNREACHABLE: u8 = 7;
+const RTN_THROW: u8 = 9;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const RT_TABLE_LOCAL: u32 = 255;
+
+/// A route as an `rtmsg` describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Installed {
+    pub(super) key: RouteKey,
+    pub(super) protocol: u8,
+    /// As one of ours.
+    pub(super) route: Route,
+    /// Index of the output device of the first path.
+    pub(super) link: Option<u32>,
+    /// Gateway of the first path.
+    pub(super) gateway: Option<IpAddr>,
+    pub(super) unicast: bool,
+}
+
+/// Reads an `rtmsg`; nothing if it is no route in our sense: of the local table, of a type of service, a cached clone,
+/// broadcast, multicast.
+pub(super) fn decode(body: &[u8]) -> Option<Installed> {
+    let (family, length, tos) = (u8_at(body, 0)?, u8_at(body, 1)?, u8_at(body, 3)?);
+    let (table, protocol, kind, flags) =
+        (u8_at(body, 4)?, u8_at(body, 5)?, u8_at(body, 7)?, u32_at(body, 8)?);
+    let forwards = kind == RTN_UNICAST || (RTN_BLACKHOLE..=RTN_THROW).contains(&kind);
+    if !forwards || tos != 0 || flags & RTM_F_CLONED != 0 {
+        return None;
+    }
+    let mut destination = match family {
+        AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let mut key_table = u32::from(table);
+    let (mut metric, mut nexthop, mut several) = (0, None, false);
+    let (mut source, mut mtu, mut link, mut gateway) = (None, None, None, None);
+    for (kind, value) in attributes(body.get(HEADER..)?) {
+        match kind {
+            RTA_DST => destination = ip(value)?,
+            RTA_TABLE => key_table = u32_at(value, 0)?,
+            RTA_PRIORITY => metric = u32_at(value, 0)?,
+            RTA_NH_ID => nexthop = u32_at(value, 0),
+            RTA_PREFSRC => source = ip(value),
+            RTA_METRICS => mtu = attribute(value, RTAX_MTU).and_then(|mtu| u32_at(mtu, 0)),
+            RTA_OIF => link = u32_at(value, 0),
+            RTA_GATEWAY => gateway = ip(value),
+            RTA_VIA => gateway = via(value),
+            RTA_MULTIPATH => {
+                several = true;
+                (link, gateway) = first_path(value);
+            }
+            _ => {}
+        }
+    }
+    if key_table == RT_TABLE_LOCAL {
+        return None;
+    }
+    let target = match (kind, nexthop) {
+        (RTN_UNICAST, Some(id)) if !several => RouteTarget::Nexthop(NexthopId(id)),
+        (RTN_UNREACHABLE, None) => RouteTarget::Unreachable,
+        _ => RouteTarget::Other,
+    };
+    Some(Installed {
+        key: RouteKey { table: key_table, prefix: IpNet::new(destination, length).ok()?, metric },
+        protocol,
+        route: Route { target, source, mtu },
+        link,
+        gateway,
+        unicast: kind == RTN_UNICAST,
+    })
+}
+
+/// A `struct rtvia`: family and address.
+fn via(value: &[u8]) -> Option<IpAddr> {
+    value.get(2..).and_then(ip)
+}
+
+/// The first `struct rtnexthop`: length, flags, hops, index, attributes.
+fn first_path(value: &[u8]) -> (Option<u32>, Option<IpAddr>) {
+    let link = u32_at(value, 4);
+    let attributes =
+        u16_at(value, 0).and_then(|length| value.get(8..usize::from(length))).unwrap_or_default();
+    let gateway = attribute(attributes, RTA_GATEWAY).and_then(ip);
+    (link, gateway.or_else(|| attribute(attributes, RTA_VIA).and_then(via)))
+}
+
+/// Creates a route; fails if the key is taken, by whomever.
+pub(super) fn add(key: RouteKey, route: &Route, protocol: u8) -> Option<Request> {
+    write(key, route, protocol, CREATE | EXCL)
+}
+
+/// Changes a route that is there.
+pub(super) fn replace(key: RouteKey, route: &Route, protocol: u8) -> Option<Request> {
+    write(key, route, protocol, REPLACE)
+}
+
+/// Deletes a route if it carries our protocol.
+pub(super) fn delete(key: RouteKey, protocol: u8) -> Request {
+    let mut message = message(key, protocol);
+    message.header.kind = RouteType::Unspec;
+    // The kernel takes this scope for any.
+    message.header.scope = RouteScope::NoWhere;
+    Request::new(&RouteNetlinkMessage::DelRoute(message), 0)
+}
+
+fn write(key: RouteKey, route: &Route, protocol: u8, flags: u16) -> Option<Request> {
+    let mut message = message(key, protocol);
+    match route.target {
+        RouteTarget::Nexthop(id) => {
+            message.header.kind = RouteType::Unicast;
+            message.attributes.push(RouteAttribute::NhId(id.0));
+        }
+        RouteTarget::Unreachable => message.header.kind = RouteType::Unreachable,
+        RouteTarget::Other => return None,
+    }
+    message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    message.attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+    Some(Request::new(&RouteNetlinkMessage::NewRoute(message), flags))
+}
+
+fn message(key: RouteKey, protocol: u8) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(key.prefix.addr());
+    message.header.destination_prefix_length = key.prefix.prefix_len();
+    message.header.protocol = RouteProtocol::from(protocol);
+    message.header.scope = RouteScope::Universe;
+    message.attributes = vec![
+        RouteAttribute::Destination(key.prefix.network().into()),
+        RouteAttribute::Table(key.table),
+        RouteAttribute::Priority(key.normalised().metric),
+    ];
+    message
+}
