@@ -28,6 +28,8 @@ type Outcome = Result<(), ApplyError>;
 pub struct Kernel {
     channel: Channel,
     marks: Marks,
+    /// The highest index that we have chosen for a device: none is used twice, as the kernel itself does it.
+    last_index: u32,
 }
 
 impl Kernel {
@@ -36,7 +38,7 @@ impl Kernel {
     /// # Errors
     /// Netlink is not to be had.
     pub fn open(marks: Marks) -> io::Result<Self> {
-        Ok(Self { channel: Channel::open()?, marks })
+        Ok(Self { channel: Channel::open()?, marks, last_index: 0 })
     }
 
     /// The port id of the socket that writes: [`super::Monitor`] leaves out what it caused.
@@ -57,8 +59,9 @@ impl Dataplane for Kernel {
         }
         match Devices::read(&mut self.channel) {
             Ok(devices) => {
-                let (channel, marks) = (&mut self.channel, &self.marks);
-                Apply { channel, marks, devices, queue: Vec::new(), results: Vec::new() }.run(changes)
+                let (channel, marks, last_index) = (&mut self.channel, &self.marks, &mut self.last_index);
+                let (queue, results) = (Vec::new(), Vec::new());
+                Apply { channel, marks, last_index, devices, queue, results }.run(changes)
             }
             Err(error) => vec![Err(from_io(&error)); changes.len()],
         }
@@ -82,8 +85,8 @@ impl Devices {
         if is_ours(link, marks) { Ok(link) } else { Err(not_ours(name)) }
     }
 
-    fn free_index(&self) -> u32 {
-        self.0.values().map(|link| link.index).max().unwrap_or(0).saturating_add(1)
+    fn highest_index(&self) -> u32 {
+        self.0.values().map(|link| link.index).max().unwrap_or(0)
     }
 }
 
@@ -92,6 +95,7 @@ impl Devices {
 struct Apply<'a> {
     channel: &'a mut Channel,
     marks: &'a Marks,
+    last_index: &'a mut u32,
     devices: Devices,
     queue: Vec<(usize, Request)>,
     results: Vec<Outcome>,
@@ -183,7 +187,8 @@ impl Apply<'_> {
         let mut attempts = 1;
         loop {
             let underlay = self.devices.index(&new.underlay)?;
-            let index = self.devices.free_index();
+            let index = self.devices.highest_index().max(*self.last_index).saturating_add(1);
+            *self.last_index = index;
             // Without IPv6 in the kernel, or below its minimum MTU, the device knows no IPv6 settings.
             let ipv6 = new.mtu >= IPV6_MIN_MTU && self.devices.0.values().any(|link| link.ipv6);
             let requests = link::create(name, index, new, underlay, &self.marks.ifalias, ipv6);
@@ -221,7 +226,8 @@ impl Apply<'_> {
             return Err(ApplyError { errno: libc::EOPNOTSUPP, message });
         }
         let underlay = self.devices.index(&new.underlay)?;
-        let outcome = self.send(&link::change(&now, new, underlay)).and_then(|()| {
+        let changes = link::change(&now, new, underlay);
+        let outcome = changes.iter().try_for_each(|request| self.send(request)).and_then(|()| {
             if new.mtu >= IPV6_MIN_MTU && (now.ipv6 || now.mtu < IPV6_MIN_MTU && self.has_ipv6()) {
                 self.send(&link::no_address_generation(now.index))?;
             }

@@ -168,30 +168,33 @@ pub(super) fn create(
     [create, mark].into_iter().chain(quiet).chain(link.up.then(|| set_up(index, true))).collect()
 }
 
-/// Changes underlay, source address, Ethernet address and MTU where they differ.
-pub(super) fn change(now: &Link, link: &VxlanLink, underlay: u32) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = now.index;
-    let data = now.vxlan.map_or_else(Vec::new, |vxlan| {
-        let mut data = Vec::new();
-        if vxlan.underlay != underlay {
-            data.push(InfoVxlan::Link(underlay));
-        }
-        if vxlan.local != Some(link.local) {
-            data.push(local(link.local));
-        }
-        data
-    });
+/// Changes underlay and source address where they differ, then Ethernet address and MTU: the kernel refuses an MTU in
+/// the request that changes the tunnel.
+pub(super) fn change(now: &Link, link: &VxlanLink, underlay: u32) -> Vec<Request> {
+    let mut data = Vec::new();
+    if now.vxlan.is_none_or(|vxlan| vxlan.underlay != underlay) {
+        data.push(InfoVxlan::Link(underlay));
+    }
+    if now.vxlan.is_none_or(|vxlan| vxlan.local != Some(link.local)) {
+        data.push(local(link.local));
+    }
+    let mut requests = Vec::new();
     if !data.is_empty() {
+        let mut message = LinkMessage::default();
+        message.header.index = now.index;
         let info = vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))];
         message.attributes.push(LinkAttribute::LinkInfo(info));
+        requests.push(Request::new(&RouteNetlinkMessage::NewLink(message), 0));
     }
+    let mut message = LinkMessage::default();
+    message.header.index = now.index;
     // Writing the same Ethernet address again would flush the neighbours.
     if now.mac != Some(link.mac) {
         message.attributes.push(LinkAttribute::Address(link.mac.0.to_vec()));
     }
     message.attributes.push(LinkAttribute::Mtu(link.mtu));
-    Request::new(&RouteNetlinkMessage::NewLink(message), 0)
+    requests.push(Request::new(&RouteNetlinkMessage::SetLink(message), 0));
+    requests
 }
 
 /// No link-local address by itself: nothing needs one, and it would come after duplicate address detection.

@@ -1,0 +1,185 @@
+//! A network namespace for each test, and other programs' view of it.
+
+use std::panic::resume_unwind;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use serde_json::Value;
+use vxlan::netlink::Kernel;
+use vxlan::{
+    Address, Change, Dataplane, FdbKey, Gateway, LinkName, Mac, Marks, NeighborKey, Nexthop, NexthopId,
+    Observed, Report, Route, RouteKey, RouteTarget, State, Vni, VxlanLink, reconcile,
+};
+
+/// A protocol number that nobody has.
+pub(crate) const PROTOCOL: u8 = 155;
+
+/// Runs a test on a thread in a network namespace of its own, which goes with it. There is an underlay device `eth0`
+/// whose other end, `eth0p`, is in the same namespace.
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: these tests need root");
+        ip("link set lo up");
+        for name in ["all", "default"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "0").expect("sysctl");
+        }
+        ip("link add eth0 type veth peer name eth0p");
+        ip("link set eth0p up");
+        ip("addr add 192.0.2.1/24 dev eth0");
+        ip("link set eth0 up");
+        underlay_ipv6();
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        resume_unwind(panic);
+    }
+}
+
+/// Gives the underlay its IPv6 address, which goes whenever the link does.
+pub(crate) fn underlay_ipv6() {
+    ip("-6 addr replace 2001:db8::1/64 dev eth0 nodad");
+}
+
+/// Runs `ip` with these arguments, which must succeed; its output.
+pub(crate) fn ip(arguments: &str) -> String {
+    run("ip", arguments)
+}
+
+/// Runs a program, which must succeed; its output.
+pub(crate) fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split_whitespace()).output().expect("the program runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {errors}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The list that `ip -j` prints.
+pub(crate) fn ip_json(arguments: &str) -> Vec<Value> {
+    json("ip", arguments)
+}
+
+/// The list that a program of iproute2 prints; nothing is an empty list. (`ip -j` also prints empty objects.)
+pub(crate) fn json(program: &str, arguments: &str) -> Vec<Value> {
+    let output = run(program, arguments);
+    if output.trim().is_empty() {
+        return Vec::new();
+    }
+    let list: Vec<Value> = serde_json::from_str(&output).expect("JSON");
+    list.into_iter().filter(|value| value.as_object().is_none_or(|object| !object.is_empty())).collect()
+}
+
+pub(crate) fn marks() -> Marks {
+    Marks { route_protocol: PROTOCOL, ifalias: "under test".into(), nexthop_base: 0x5000_0000 }
+}
+
+pub(crate) fn id(number: u32) -> NexthopId {
+    NexthopId(0x5000_0000 + number)
+}
+
+pub(crate) fn kernel() -> Kernel {
+    Kernel::open(marks()).expect("netlink")
+}
+
+/// One pass: observe, diff, apply.
+pub(crate) fn pass(kernel: &mut Kernel, wanted: &State) -> Report {
+    let observed = kernel.observe(&[]).expect("an observation");
+    reconcile(kernel, &observed, wanted)
+}
+
+/// One pass in which nothing fails and after which nothing is left to do; what it did.
+pub(crate) fn settle(kernel: &mut Kernel, wanted: &State) -> Vec<Change> {
+    let report = pass(kernel, wanted);
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    assert!(report.conflicts.is_empty(), "{:#?}", report.conflicts);
+    let again = pass(kernel, wanted);
+    assert!(again.applied.is_empty() && again.failures.is_empty(), "a second pass did {again:#?}");
+    report.applied
+}
+
+/// What is ours, with `rp_filter` of the devices that matter.
+pub(crate) fn ours(observed: Observed) -> State {
+    let mut state = observed.ours;
+    state.rp_filter.retain(|name, _| !["lo", "eth0p"].contains(&name.as_str()));
+    state
+}
+
+pub(crate) fn link(name: &str) -> LinkName {
+    name.parse().expect("a device name")
+}
+
+pub(crate) fn route_key(prefix: &str) -> RouteKey {
+    RouteKey { table: 254, prefix: prefix.parse().expect("a prefix"), metric: 0 }
+}
+
+pub(crate) fn via(id: NexthopId) -> Route {
+    Route { target: RouteTarget::Nexthop(id), source: None, mtu: None }
+}
+
+pub(crate) fn device() -> VxlanLink {
+    VxlanLink {
+        vni: Vni(4096),
+        port: 4789,
+        local: "192.0.2.1".parse().expect("an address"),
+        underlay: link("eth0"),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        mtu: 1450,
+        up: true,
+    }
+}
+
+/// The MAC of a peer's VTEP.
+pub(crate) fn peer_mac(number: u8) -> Mac {
+    Mac([2, 0, 0, 0, 1, number])
+}
+
+/// The nexthops of a peer over the tunnel: IPv4 and IPv6.
+pub(crate) fn tunnel(number: u8) -> [Nexthop; 2] {
+    let via = |address, onlink| Nexthop { gateway: Gateway { address, onlink }, link: link("vx4") };
+    [via([10, 244, number, 0].into(), true), via(peer_mac(number).link_local().into(), false)]
+}
+
+/// The nexthops of a peer on the underlay.
+pub(crate) fn native(number: u8) -> [Nexthop; 2] {
+    let via = |address| Nexthop { gateway: Gateway { address, onlink: false }, link: link("eth0") };
+    let ipv6 = [0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(number)];
+    [via([192, 0, 2, number].into()), via(ipv6.into())]
+}
+
+pub(crate) fn ids(number: u8) -> [NexthopId; 2] {
+    [id(2 * u32::from(number)), id(2 * u32::from(number) + 1)]
+}
+
+/// A node with a tunnel device and its addresses.
+pub(crate) fn node() -> State {
+    let mut state = State::default();
+    state.links.insert(link("vx4"), device());
+    for address in ["10.244.1.0/32", "fd10:244:0:1::/128"] {
+        state.addresses.insert(Address { link: link("vx4"), address: address.parse().expect("an address") });
+    }
+    state.rp_filter.insert(link("vx4"), 2);
+    state
+}
+
+/// A node with peers in tunnels, two families each.
+pub(crate) fn mesh(peers: impl IntoIterator<Item = u8>) -> State {
+    let mut state = node();
+    for number in peers {
+        add_peer(&mut state, number, tunnel(number));
+    }
+    state
+}
+
+/// Adds a peer with a block of each family.
+pub(crate) fn add_peer(state: &mut State, number: u8, nexthops: [Nexthop; 2]) {
+    let mac = peer_mac(number);
+    for nexthop in tunnel(number) {
+        let key = NeighborKey { link: link("vx4"), address: nexthop.gateway.address };
+        state.neighbors.insert(key, mac);
+    }
+    state.fdb.insert(FdbKey { link: link("vx4"), mac }, [192, 0, 2, number].into());
+    let blocks = [format!("10.244.{number}.0/24"), format!("fd10:244:0:{number:x}::/64")];
+    for ((id, nexthop), block) in ids(number).into_iter().zip(nexthops).zip(blocks) {
+        state.nexthops.insert(id, nexthop);
+        state.routes.insert(route_key(&block), via(id));
+    }
+}
