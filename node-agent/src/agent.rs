@@ -11,9 +11,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bgp::Family;
 use bgp::speaker::{Shutdown, SpeakerStatus};
 use config::Config;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -65,7 +67,7 @@ pub struct AgentParts {
     /// The kernel.
     pub dataplane: Box<dyn Dataplane>,
     /// Says that something of interest has changed in the kernel.
-    pub kernel_events: mpsc::Receiver<()>,
+    pub kernel_events: Box<dyn KernelEvents>,
     /// Starts the BGP speaker.
     pub bgp: StartBgp,
     /// The loop's promise to be heard of.
@@ -74,6 +76,15 @@ pub struct AgentParts {
     pub troubles: Vec<watch::Receiver<Option<Condition>>>,
     /// Times and shares.
     pub limits: Limits,
+}
+
+/// What wakes the loop when somebody changes the kernel.
+#[async_trait]
+pub trait KernelEvents: Send {
+    /// Prefixes for which routes of others matter.
+    fn watch(&mut self, prefixes: Vec<IpNet>);
+    /// Waits for a change. Cancel-safe.
+    async fn changed(&mut self) -> io::Result<()>;
 }
 
 /// Times and shares that hold for every agent; tests shorten them.
@@ -87,6 +98,8 @@ pub struct Limits {
     pub debounce: Duration,
     /// How long an underlay address may be away before it counts as gone, while the other family's stands.
     pub underlay_grace: Duration,
+    /// A session that has not come up for so long is reported.
+    pub session_patience: Duration,
     /// First and longest wait after a failure.
     pub retry: (Duration, Duration),
 }
@@ -98,6 +111,7 @@ impl Default for Limits {
             audit: Duration::from_secs(30),
             debounce: Duration::from_millis(20),
             underlay_grace: Duration::from_secs(30),
+            session_patience: Duration::from_secs(30),
             retry: (Duration::from_millis(250), Duration::from_secs(30)),
         }
     }
@@ -133,7 +147,8 @@ pub struct Agent {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     health: watch::Receiver<Result<(), String>>,
     dataplane: DataplaneThread,
-    kernel_events: mpsc::Receiver<()>,
+    /// `None` once it has failed: then the audit alone finds what others change.
+    kernel_events: Option<Box<dyn KernelEvents>>,
     bgp: Running,
     liveness: Liveness,
     troubles: Vec<watch::Receiver<Option<Condition>>>,
@@ -158,6 +173,8 @@ struct Between {
     local: Local,
     /// Since when an underlay address is away.
     away: BTreeMap<Family, Instant>,
+    /// Since when a pair waits for the first life of its session.
+    waiting: BTreeMap<(NodeName, Family), Instant>,
     brake: Brake,
     start_brake: StartBrake,
     memory: Memory,
@@ -198,6 +215,7 @@ enum Wake {
     Publish,
     Command(Command),
     Config,
+    Deaf(io::Error),
     Ended(Result<Task, tokio::task::JoinError>),
 }
 
@@ -219,6 +237,7 @@ impl Agent {
         let state = Between {
             local: Local::default(),
             away: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             brake: Brake::new(limits.brake),
             start_brake: StartBrake::Armed,
             memory: Memory::new(),
@@ -265,7 +284,7 @@ impl Agent {
             source: parts.source,
             store: parts.store,
             dataplane,
-            kernel_events: parts.kernel_events,
+            kernel_events: Some(parts.kernel_events),
             bgp: Running::new(parts.bgp),
             liveness: parts.liveness,
             troubles: parts.troubles,
@@ -316,6 +335,11 @@ impl Agent {
                     self.reload();
                     self.pass().await?;
                 }
+                Wake::Deaf(error) => {
+                    tracing::error!(%error, "the kernel's notifications have ended");
+                    self.kernel_events = None;
+                    self.pass().await?;
+                }
                 Wake::Ended(Ok(Task::Command)) => (),
                 Wake::Ended(Ok(Task::Keeper)) => {
                     return Err(AgentError::Task("the keeper of the blocks has stopped".to_owned()));
@@ -338,6 +362,12 @@ impl Agent {
                     None => None,
                 }
             };
+            let kernel_event = async {
+                match &mut self.kernel_events {
+                    Some(events) => events.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             let trouble = any_changed(&mut self.troubles);
             tokio::select! {
                 biased;
@@ -347,7 +377,10 @@ impl Agent {
                 Some(()) = config_wake => Wake::Config,
                 Ok(()) = self.snapshots.changed() => Wake::Pass,
                 Ok(()) = self.blocks.changed() => Wake::Pass,
-                Some(()) = self.kernel_events.recv() => Wake::Pass,
+                changed = kernel_event => match changed {
+                    Ok(()) => Wake::Pass,
+                    Err(error) => Wake::Deaf(error),
+                },
                 Ok(()) = self.health.changed() => Wake::Pass,
                 () = trouble => Wake::Publish,
                 news = self.bgp.changed() => match news {
@@ -386,6 +419,19 @@ impl Agent {
         let answering = self.store_findings(snapshot.as_deref());
         let nothing = Snapshot::default();
         let watched = plan::watched(&self.config, snapshot.as_deref().unwrap_or(&nothing));
+        match &mut self.kernel_events {
+            Some(events) => events.watch(watched.clone()),
+            None => {
+                self.state.findings.insert(Finding::new(
+                    "KernelEventsLost",
+                    "",
+                    format!(
+                        "the kernel's notifications can't be read any more: what others change is repaired only every {} s until the agent is restarted",
+                        self.limits.audit.as_secs()
+                    ),
+                ));
+            }
+        }
         let observed = match self.dataplane.observe(watched).await? {
             Ok(observed) => Arc::new(observed),
             Err(error) => {
@@ -456,7 +502,7 @@ impl Agent {
         self.state.sessions = sessions;
         self.bgp.ensure(speaker::identity(&self.config, &own, self.restarting)).await;
         self.bgp.tell(&plan.peers, &plan.announce);
-        self.plan_findings(&plan);
+        self.plan_findings(&plan, now);
         self.count_flips(&plan);
         self.state.memory.clone_from(&plan.memory);
         if underlay_stands {
@@ -588,7 +634,7 @@ impl Agent {
         health.is_ok()
     }
 
-    fn plan_findings(&mut self, plan: &Plan) {
+    fn plan_findings(&mut self, plan: &Plan, now: Instant) {
         let findings = &mut self.state.findings;
         findings.extend(plan.findings.iter().cloned());
         for (address, error) in &self.state.sessions.listen_errors {
@@ -598,9 +644,20 @@ impl Agent {
                 format!("can't listen on {address} ({error}): sessions that this node opens and tunnels go on; set bgp.port or bgp.listen if another speaker has the port"),
             ));
         }
+        let mut waiting = BTreeMap::new();
         for pair in &plan.pairs {
             let decision = &pair.decision;
-            if matches!(decision.reason, Reason::BgpDown | Reason::BgpNoRoute) {
+            let mut overdue = false;
+            if decision.reason == Reason::BgpWaiting {
+                let key = (pair.peer.clone(), pair.family);
+                let since = self.state.waiting.get(&key).copied().unwrap_or(now);
+                overdue = now.duration_since(since) >= self.limits.session_patience;
+                if !overdue {
+                    self.state.wakes.push(since + self.limits.session_patience);
+                }
+                waiting.insert(key, since);
+            }
+            if overdue || matches!(decision.reason, Reason::BgpDown | Reason::BgpNoRoute) {
                 let session = self.state.sessions.peers.get(pair.peer.as_str());
                 let error = session.and_then(|session| session.last_error.as_deref());
                 let error = error.map_or_else(String::new, |error| format!(" ({error})"));
@@ -616,6 +673,7 @@ impl Agent {
                 findings.insert(Finding::new("NoPath", &pair.peer, decision.detail.as_str()));
             }
         }
+        self.state.waiting = waiting;
     }
 
     fn count_flips(&mut self, plan: &Plan) {
@@ -630,7 +688,7 @@ impl Agent {
                 }
                 Some(_) => (),
                 None => {
-                    tracing::info!(peer = %pair.peer, family = %pair.family, %path, %reason, "pair: {}", pair.decision.detail);
+                    tracing::debug!(peer = %pair.peer, family = %pair.family, %path, %reason, "pair: {}", pair.decision.detail);
                 }
             }
         }
@@ -674,10 +732,6 @@ impl Agent {
                         );
                     }
                     if !changes.is_empty() {
-                        if self.config.node.underlay != new.node.underlay {
-                            // Another choice begins anew; what stood is replaced at once.
-                            self.state.away.clear();
-                        }
                         self.config = Arc::new(new);
                         self.config_changes.send_replace(Arc::clone(&self.config));
                     }

@@ -2,7 +2,7 @@
 //!
 //! At most one address per family, with the prefix length and the device that it stands on. An address that
 //! may go away by itself (secondary, temporary, deprecated, tentative), one of link scope, one on a device of
-//! ours and one out of a pool are never taken.
+//! ours, without carrier or down, and one out of a pool are never taken.
 
 use bgp::Family;
 use config::{Underlay as Wanted, UnderlaySelector};
@@ -139,7 +139,7 @@ impl View<'_> {
     /// The fit addresses of a family on a device.
     fn on(&self, link: &LinkName, family: Family) -> Vec<LocalAddress> {
         let Some(interface) = self.observed.interfaces.get(link) else { return Vec::new() };
-        if !interface.up || self.observed.ours.links.contains_key(link) {
+        if !interface.up || !interface.carrier || self.observed.ours.links.contains_key(link) {
             return Vec::new();
         }
         interface
@@ -180,6 +180,9 @@ impl View<'_> {
         let found = self.observed.interfaces.get(link);
         if !found.is_some_and(|interface| interface.up) {
             return format!("interface {link} is down: set it up");
+        }
+        if !found.is_some_and(|interface| interface.carrier) {
+            return format!("interface {link} has no carrier: look at its cable or its other end");
         }
         let addresses = found.map_or_else(String::new, listed);
         if addresses.is_empty() {

@@ -104,7 +104,13 @@ fn selectors_are_tried_in_order_and_per_family() {
 #[test]
 fn a_device_that_is_down_serves_nobody() {
     let mut observed = kernel(&[("eth0", &["fit:192.0.2.1/24"])], &[]);
-    observed.interfaces.get_mut(&"eth0".parse().unwrap()).unwrap().up = false;
+    let eth0: LinkName = "eth0".parse().unwrap();
+    observed.interfaces.get_mut(&eth0).unwrap().carrier = false;
+    assert_eq!(
+        check(&interface("eth0"), &observed),
+        "interface eth0 has no carrier: look at its cable or its other end"
+    );
+    observed.interfaces.get_mut(&eth0).unwrap().up = false;
     assert_eq!(check(&interface("eth0"), &observed), "interface eth0 is down: set it up");
 }
 

@@ -132,6 +132,21 @@ async fn without_its_underlay_the_data_plane_stays_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_lost_carrier_is_waited_for() {
+    let cluster = Cluster::of(&[N1, N2, N3]).await;
+    let node = cluster.node("n1");
+    let want = node.kernel.state();
+    node.kernel.set_carrier("eth0", false);
+    node.until_condition("UnderlayMissing").await;
+    node.kernel.clear_events();
+    node.passes().await;
+    assert_eq!(node.changes(), [], "nothing is tried that the kernel must refuse");
+    node.kernel.set_carrier("eth0", true);
+    node.until("repaired", |_| node.kernel.state() == want).await;
+    cluster.converged().await;
+}
+
+#[tokio::test]
 async fn a_foreign_route_in_the_way_is_a_condition_and_stays() {
     let cluster = Cluster::of(&[N1, N3]).await;
     let node = cluster.node("n1");

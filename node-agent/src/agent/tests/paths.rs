@@ -87,6 +87,21 @@ async fn a_session_that_comes_up_without_routes_leaves_the_pair_in_the_tunnel() 
 }
 
 #[tokio::test]
+async fn a_session_that_never_comes_up_is_reported() {
+    let mut cluster = Cluster::new();
+    cluster.fabric.cut("192.0.2.12");
+    for (name, address) in [N1, N2] {
+        cluster.add(name, &[address]);
+        cluster.start(name);
+    }
+    cluster.path("n1", "n2", "vxlan", "bgp-waiting").await;
+    cluster.node("n1").until_condition("BgpSessionDown").await;
+    cluster.fabric.mend("192.0.2.12");
+    cluster.converged().await;
+    cluster.node("n1").until_no_condition("BgpSessionDown").await;
+}
+
+#[tokio::test]
 async fn a_node_that_moves_to_another_subnet_takes_its_paths_along() {
     let cluster = Cluster::of(&[N1, N2]).await;
     let before = cluster.node("n1").pair("n2", "ipv4").blocks;
