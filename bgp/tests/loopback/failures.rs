@@ -132,7 +132,7 @@ async fn keepalives_hold_the_session_while_a_peer_takes_no_routes() {
     speaker.set_peers(one("fake", hold));
     let mut fake = Fake::connect(at[1], at[0]).await;
     // Small buffers at its end.
-    socket2::SockRef::from(&fake.stream).set_recv_buffer_size(4096).unwrap();
+    socket2::SockRef::from(&fake.stream).set_recv_buffer_size(128 * 1024).unwrap();
     fake.establish(at[1]).await;
     let many: BTreeSet<ipnet::IpNet> = (0..200_000u32)
         .map(|n| format!("10.{}.{}.{}/32", n >> 16 & 255, n >> 8 & 255, n & 255).parse().unwrap())
@@ -145,7 +145,8 @@ async fn keepalives_hold_the_session_while_a_peer_takes_no_routes() {
     }
     let status = speaker.status().borrow().peers["fake"].clone();
     assert_eq!(status.state, SessionState::Established, "{status:?}");
-    // What it would not have read is not even said.
+    assert!(status.announced.values().sum::<usize>() == 200_000, "{status:?}");
+    // Now it reads, and in the end knows what is announced by then.
     let few: BTreeSet<ipnet::IpNet> = many.into_iter().take(10).collect();
     speaker.announce(few.clone());
     let mut told = BTreeSet::new();
