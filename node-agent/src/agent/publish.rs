@@ -8,7 +8,7 @@ use bgp::speaker::{PeerStatus, Refusal, SessionState, SpeakerStatus};
 use vxlan::{NexthopId, RouteKey, RouteTarget, State};
 
 use crate::node::{Block, NodeName};
-use crate::path::Path;
+use crate::path::{Path, Reason};
 use crate::plan::{PairPlan, Plan};
 use crate::status::{BgpNeighbor, Pair, PairUnderlay, RefusedPrefix, RouteEntry};
 
@@ -24,7 +24,7 @@ fn pair_entry(own: &NodeName, plan: &Plan, present: &State, pair: &PairPlan) -> 
             pair.needs.nexthop.is_some() && pair.needs.met(&plan.dataplane, present)
         }
         // Where no path is wanted there is nothing to wait for.
-        Path::None => decision.predicted == Path::None && !pair.blocks.is_empty(),
+        Path::None => decision.predicted == Path::None && decision.reason != Reason::NoBlock,
     };
     Pair {
         local: own.to_string(),

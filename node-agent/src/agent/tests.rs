@@ -5,4 +5,5 @@ mod harness;
 
 mod faults;
 mod paths;
+mod reload;
 mod restart;
