@@ -1,13 +1,10 @@
 //! Nodes of a test: each a whole agent with a kernel of its own, on one store and one fabric.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use config::Config;
-use ipnet::IpNet;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -15,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vxlan::fake::{Event, FakeKernel};
 
 use super::super::state_dir::StateDir;
-use super::super::{Agent, AgentError, AgentParts, BrakeLimits, KernelEvents, Limits};
+use super::super::{Agent, AgentError, AgentParts, BrakeLimits, Limits};
 use super::fabric::Fabric;
 use crate::liveness::Liveness;
 use crate::plan::tests::config;
@@ -152,17 +149,6 @@ impl Cluster {
     }
 }
 
-struct Events(mpsc::Receiver<()>);
-
-#[async_trait]
-impl KernelEvents for Events {
-    fn watch(&mut self, _prefixes: Vec<IpNet>) {}
-
-    async fn changed(&mut self) -> io::Result<()> {
-        self.0.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
 /// A pair that waits for its session is on its way.
 fn settled(pair: &Pair) -> bool {
     !["bgp-waiting", "bgp-held", "bgp-restarting"].contains(&pair.reason.as_str())
@@ -190,7 +176,7 @@ impl Node {
             source: Some(ConfigSource { load: Box::new(move || config.lock().unwrap().clone()), wakes }),
             store: Arc::new(self.store.clone()),
             dataplane: Box::new(self.kernel.clone()),
-            kernel_events: Box::new(Events(kernel_events)),
+            kernel_events: Box::new(kernel_events),
             bgp: fabric.speakers(),
             liveness: Liveness::new(PATIENCE),
             troubles: Vec::new(),
