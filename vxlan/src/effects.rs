@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use crate::state::{Address, LinkName, NexthopId, RouteTarget, State};
 
+/// `RT_TABLE_MAIN`.
+pub(crate) const MAIN: u32 = 254;
 /// The smallest MTU with which a device has IPv6 (RFC 8200 §5; `IPV6_MIN_MTU`).
 pub(crate) const IPV6_MIN_MTU: u32 = 1280;
 
@@ -57,8 +59,8 @@ pub(crate) fn ipv6_lost(state: &mut State, link: &LinkName) {
     state.neighbors.retain(|key, _| key.link != *link || key.address.is_ipv4());
 }
 
-/// An address is deleted. IPv4 routes that use it as source go, wherever they lead, unless it is `still_local` on
-/// another device; IPv6 routes over nexthop objects keep it. With the last IPv4 address of a device its IPv4
+/// An address is deleted. IPv4 routes of table `main` that use it as source go, wherever they lead, unless it is
+/// `still_local` on another device; those of other tables, and IPv6 routes over nexthop objects, keep it. With the last IPv4 address of a device its IPv4
 /// neighbours go, even permanent ones.
 pub(crate) fn address_deleted(state: &mut State, address: &Address, still_local: &dyn Fn(IpAddr) -> bool) {
     state.addresses.remove(address);
@@ -67,7 +69,7 @@ pub(crate) fn address_deleted(state: &mut State, address: &Address, still_local:
         return;
     }
     if !still_local(ip) && !state.addresses.iter().any(|a| a.address.addr() == ip) {
-        state.routes.retain(|_, route| route.source != Some(ip));
+        state.routes.retain(|key, route| key.table != MAIN || route.source != Some(ip));
     }
     if !state.addresses.iter().any(|a| a.link == address.link && a.address.addr().is_ipv4()) {
         state.neighbors.retain(|key, _| key.link != address.link || key.address.is_ipv6());

@@ -40,6 +40,8 @@ pub mod errno {
     pub const ENODEV: i32 = 19;
     /// Invalid argument.
     pub const EINVAL: i32 = 22;
+    /// Numerical result out of range: an IPv6 route with an IPv4 source.
+    pub const ERANGE: i32 = 34;
     /// Operation not supported: changing what can't be changed on a living device.
     pub const EOPNOTSUPP: i32 = 95;
     /// Address family not supported.

@@ -250,7 +250,8 @@ pub struct Route {
     pub target: RouteTarget,
     /// Preferred source address (`RTA_PREFSRC`).
     pub source: Option<IpAddr>,
-    /// `RTAX_MTU` in bytes, only where smaller than the device's.
+    /// `RTAX_MTU` in bytes, only where smaller than the device's. Routes over one nexthop object should have the same:
+    /// IPv4 keeps one cached destination per object, with the metrics of the route that was used first.
     pub mtu: Option<u32>,
 }
 

@@ -11,7 +11,7 @@ use crate::state::{
 
 use super::errno::{
     EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOENT,
-    EOPNOTSUPP, ESRCH,
+    EOPNOTSUPP, ERANGE, ESRCH,
 };
 use super::world::{Device, World};
 
@@ -48,7 +48,7 @@ impl World {
             Change::DeleteNexthop(id) => self.delete_nexthop(*id),
             Change::AddRoute(key, route) => self.add_route(key.normalised(), route),
             Change::SetRoute(key, route) => self.set_route(key.normalised(), route),
-            Change::DeleteRoute(key) => self.ours.routes.remove(&key.normalised()).map(drop).ok_or(ESRCH),
+            Change::DeleteRoute(key) => self.delete_route(key.normalised()),
             Change::AddRule(rule) => self.ours.rules.insert(*rule).then_some(()).ok_or(EEXIST),
             Change::DeleteRule(rule) => self.ours.rules.remove(rule).then_some(()).ok_or(ENOENT),
         }
@@ -215,27 +215,21 @@ impl World {
         if gateway.is_multicast() || gateway.is_unspecified() {
             return Err(EINVAL);
         }
-        let on_device = || self.addresses().filter(|(link, _)| **link == nexthop.link).map(|(_, a)| a);
-        let broadcast = on_device().any(|a| {
-            a.prefix_len() < 31 && (a.broadcast() == gateway || a.network() == gateway) && a.addr() != gateway
+        // With onlink every device's addresses are looked at, else those of the device itself.
+        let broadcast = self.addresses().any(|(link, a)| {
+            let broadcast = a.prefix_len() < 31 && a.broadcast() == gateway;
+            broadcast
+                && (onlink || *link == nexthop.link)
+                && self.device(link).is_some_and(|device| device.up)
         });
-        if onlink {
-            let local = on_device().any(|a| a.addr() == gateway);
-            return if local || broadcast { Err(EINVAL) } else { Ok(()) };
-        }
-        if broadcast {
+        if broadcast || onlink && self.is_local(gateway) {
             return Err(EINVAL);
         }
-        if on_device().any(|a| a.contains(&gateway)) {
+        if onlink || self.addresses().any(|(link, a)| *link == nexthop.link && a.contains(&gateway)) {
             return Ok(());
         }
-        // Without a connected network the search ends at an unreachable route or finds nothing.
-        let unreachable = self.ours.routes.iter().any(|(key, route)| {
-            key.table == super::world::MAIN
-                && route.target == RouteTarget::Unreachable
-                && key.prefix.contains(&gateway)
-        });
-        Err(if unreachable { EHOSTUNREACH } else { ENETUNREACH })
+        // A route through a gateway, and an unreachable one, can't lead to a gateway.
+        Err(ENETUNREACH)
     }
 
     fn check_gateway6(&self, ip: Ipv6Addr, nexthop: &Nexthop, onlink: bool, device: Device) -> Answer {
@@ -281,8 +275,19 @@ impl World {
         Ok(())
     }
 
+    fn delete_route(&mut self, key: RouteKey) -> Answer {
+        // To a deletion in IPv4 a metric of 0 is any: the best of the prefix goes.
+        let any = key.metric == 0;
+        let last = RouteKey { metric: if any { u32::MAX } else { key.metric }, ..key };
+        let found = self.ours.routes.range(key..=last).next().map(|(found, _)| *found);
+        found.and_then(|found| self.ours.routes.remove(&found)).map(drop).ok_or(ESRCH)
+    }
+
     fn check_route(&self, key: RouteKey, route: &Route) -> Answer {
         let ipv6 = key.prefix.addr().is_ipv6();
+        if ipv6 && route.source.is_some_and(|source| source.is_ipv4()) {
+            return Err(ERANGE);
+        }
         match route.target {
             RouteTarget::Nexthop(id) => match self.ours.nexthops.get(&id) {
                 Some(nexthop) if ipv6 && nexthop.gateway.address.is_ipv4() => return Err(EINVAL),
@@ -292,10 +297,8 @@ impl World {
             RouteTarget::Unreachable => {}
             RouteTarget::Other => return Err(EINVAL),
         }
-        match route.source {
-            Some(source) if source.is_ipv6() != ipv6 || !self.is_local(source) => Err(EINVAL),
-            Some(_) | None => Ok(()),
-        }
+        let foreign = |source: IpAddr| source.is_ipv6() != ipv6 || !self.is_local(source);
+        if route.source.is_some_and(foreign) { Err(EINVAL) } else { Ok(()) }
     }
 }
 

@@ -5,14 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::effects;
+use crate::effects::{self, MAIN};
 use crate::state::{
     Address, InstalledRoute, Interface, InterfaceAddress, LinkName, NexthopId, Observed, Route, RouteKey,
     RouteTarget, State, VxlanLink,
 };
 
-/// `RT_TABLE_MAIN`.
-pub(super) const MAIN: u32 = 254;
 /// `RTPROT_KERNEL`.
 const KERNEL: u8 = 2;
 /// Alias of our devices: the fake kernel needs no configurable mark, it knows what is ours.
@@ -199,6 +197,10 @@ impl World {
     }
 
     pub(super) fn set_up(&mut self, link: &LinkName, up: bool) {
+        // What came onto a device while it was down stays when it is set down again.
+        if self.device(link).is_none_or(|device| device.up == up) {
+            return;
+        }
         if let Some(interface) = self.interfaces.get_mut(link) {
             interface.up = up;
             interface.carrier = up;

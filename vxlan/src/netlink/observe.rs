@@ -5,6 +5,7 @@ use std::io;
 
 use ipnet::IpNet;
 
+use crate::effects::MAIN;
 use crate::reconcile::ObserveError;
 use crate::state::{
     Address, FdbKey, InstalledRoute, Interface, LinkName, Marks, NeighborKey, Nexthop, Observed, VxlanLink,
@@ -14,9 +15,6 @@ use super::channel::Channel;
 use super::link::{Link, RTM_GETLINK, RTM_NEWLINK};
 use super::neighbor::Entry;
 use super::{address, link, neighbor, netconf, nexthop, route, rule};
-
-/// `RT_TABLE_MAIN`.
-const MAIN: u32 = 254;
 
 /// All devices of the namespace by index.
 pub(super) fn links(channel: &mut Channel) -> io::Result<BTreeMap<u32, Link>> {

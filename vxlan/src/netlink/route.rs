@@ -150,7 +150,9 @@ fn write(key: RouteKey, route: &Route, protocol: u8, flags: u16) -> Option<Reque
         RouteTarget::Other => return None,
     }
     message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
-    message.attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+    // Never without metrics, be they none: IPv4 takes the metrics of another route of the same nexthop object, metric
+    // and table for a request that says nothing of them (`fib_find_info_nh`), so that an MTU would never go again.
+    message.attributes.push(RouteAttribute::Metrics(route.mtu.map(RouteMetric::Mtu).into_iter().collect()));
     Some(Request::new(&RouteNetlinkMessage::NewRoute(message), flags))
 }
 

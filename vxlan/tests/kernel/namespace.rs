@@ -40,6 +40,22 @@ pub(crate) fn underlay_ipv6() {
     ip("-6 addr replace 2001:db8::1/64 dev eth0 nodad");
 }
 
+/// Waits until a device has this operational state, which the kernel looks at once a second.
+pub(crate) fn wait_for_state(name: &str, state: &str) {
+    eventually(|| ip_json(&format!("-j link show dev {name}"))[0]["operstate"] == state);
+}
+
+/// Waits until something is so, for ten seconds at most.
+pub(crate) fn eventually(so: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("not so after ten seconds");
+}
+
 /// Runs `ip` with these arguments, which must succeed; its output.
 pub(crate) fn ip(arguments: &str) -> String {
     run("ip", arguments)

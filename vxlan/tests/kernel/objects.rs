@@ -4,8 +4,8 @@ use serde_json::Value;
 use vxlan::{Dataplane, Route, RouteKey, RouteTarget, Rule, State};
 
 use crate::namespace::{
-    PROTOCOL, add_peer, in_namespace, ip, ip_json, json, kernel, link, mesh, native, ours, peer_mac,
-    route_key, settle,
+    PROTOCOL, add_peer, device, ids, in_namespace, ip, ip_json, json, kernel, link, mesh, native, ours,
+    peer_mac, route_key, settle, via,
 };
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -102,6 +102,26 @@ fn routes_carry_source_and_mtu_and_pools_end_unreachable() {
 }
 
 #[test]
+fn routes_of_one_nexthop_have_an_mtu_each_and_lose_it_again() {
+    in_namespace(|| {
+        // To Linux a route over a nexthop object whose request has no metrics may as well have a sibling's.
+        let mut kernel = kernel();
+        let mut wanted = mesh([7]);
+        let ipv4 = route_key("10.244.7.0/24");
+        wanted.routes.get_mut(&ipv4).unwrap().mtu = Some(1400);
+        settle(&mut kernel, &wanted);
+        wanted.routes.insert(route_key("10.245.7.0/24"), via(ids(7)[0]));
+        settle(&mut kernel, &wanted);
+        let mtu = |prefix: &str| ip_json(&format!("-j route show {prefix}"))[0]["metrics"][0]["mtu"].as_u64();
+        assert_eq!((mtu("10.244.7.0/24"), mtu("10.245.7.0/24")), (Some(1400), None));
+        wanted.routes.get_mut(&ipv4).unwrap().mtu = None;
+        settle(&mut kernel, &wanted);
+        assert_eq!((mtu("10.244.7.0/24"), mtu("10.245.7.0/24")), (None, None));
+        assert_eq!(ip_json("-j route get 10.244.7.9")[0]["metrics"], serde_json::Value::Null);
+    });
+}
+
+#[test]
 fn a_rule_leads_into_a_table_of_ours() {
     in_namespace(|| {
         let mut wanted = mesh([7]);
@@ -109,7 +129,7 @@ fn a_rule_leads_into_a_table_of_ours() {
             wanted.rules.insert(Rule { priority: 110, from: from.parse().unwrap(), table: 9000 });
         }
         let key = RouteKey { table: 9000, ..route_key("192.0.2.7/32") };
-        wanted.routes.insert(key, crate::namespace::via(crate::namespace::ids(7)[0]));
+        wanted.routes.insert(key, via(ids(7)[0]));
         settle(&mut kernel(), &wanted);
         let rules = ip("rule show");
         assert!(rules.contains("110:\tfrom 10.244.0.0/16 lookup 9000 proto 155"), "{rules}");
@@ -123,7 +143,7 @@ fn a_rule_leads_into_a_table_of_ours() {
 fn an_ipv6_underlay_has_its_own_device() {
     in_namespace(|| {
         let mut wanted = mesh([7]);
-        let mut second = crate::namespace::device();
+        let mut second = device();
         second.local = "2001:db8::1".parse().unwrap();
         second.mtu = 1430;
         wanted.links.insert(link("vx6"), second);
