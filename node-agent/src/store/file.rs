@@ -303,3 +303,6 @@ impl Store for FileStore {
         self.change("remove", name, move |records| records.remove_node(&node, Timestamp::now())).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,7 +91,8 @@ impl Encoding {
             common_digest: record.common_digest.clone(),
             unknown: BTreeMap::new(),
         };
-        let kept = stored.and_then(|bytes| decode::<NodeDto>(bytes).ok()).map(|(dto, _)| dto.unknown);
+        let kept =
+            stored.and_then(|bytes| decode::<NodeDto>(bytes).ok()).map(|(dto, _)| unknown(dto.unknown));
         self.write(&dto, [kept.unwrap_or_default(), record.unknown.clone()])
     }
 
@@ -138,8 +139,9 @@ impl Encoding {
             Ok(Value::Object(object)) => object,
             other => unreachable!("our records are objects of strings and numbers: {other:?}"),
         };
-        #[cfg(feature = "next-record-version")]
-        object.insert("sinceVersion2".to_owned(), Value::Bool(true));
+        if cfg!(feature = "next-record-version") && self.version >= 2 {
+            object.insert(NEXT_FIELD.to_owned(), Value::Bool(true));
+        }
         let own = object.len();
         for (key, value) in unknown.into_iter().flatten() {
             let is_known =
@@ -152,6 +154,17 @@ impl Encoding {
         bytes.push(b'\n');
         bytes
     }
+}
+
+/// What version 2 would add, for trying upgrades.
+const NEXT_FIELD: &str = "sinceVersion2";
+
+/// The fields of a record that this build does not know.
+fn unknown(mut fields: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    if cfg!(feature = "next-record-version") {
+        fields.remove(NEXT_FIELD);
+    }
+    fields
 }
 
 /// Known fields that are left out when they are empty: an unknown field must not come back under their name.
@@ -185,7 +198,7 @@ pub fn node(name: &NodeName, bytes: &[u8]) -> Result<Decoded<NodeRecord>, Record
         labels: dto.labels,
         capabilities: dto.capabilities,
         common_digest: dto.common_digest,
-        unknown: dto.unknown,
+        unknown: unknown(dto.unknown),
     };
     Ok(Decoded { record, newer })
 }
@@ -199,7 +212,10 @@ pub fn claim(block: Block, bytes: &[u8]) -> Result<Decoded<Claim>, RecordError> 
     };
     let holder = holder.parse().map_err(|error| value("holder", &holder, error))?;
     let claimed_at = parse("claimedAt", &dto.claimed_at, "a time is expected (RFC 3339)")?;
-    Ok(Decoded { record: Claim { block, holder: Some(holder), claimed_at, unknown: dto.unknown }, newer })
+    Ok(Decoded {
+        record: Claim { block, holder: Some(holder), claimed_at, unknown: unknown(dto.unknown) },
+        newer,
+    })
 }
 
 /// The record of the pool that the record's name means.
@@ -216,7 +232,7 @@ pub fn pool(cidr: IpNet, bytes: &[u8]) -> Result<Decoded<PoolRecord>, RecordErro
             let wrong = format!("{} to {} is expected", cidr.prefix_len(), cidr.max_prefix_len());
             value("blockPrefix", dto.block_prefix, wrong)
         })?;
-    Ok(Decoded { record: PoolRecord { cidr, block_prefix, unknown: dto.unknown }, newer })
+    Ok(Decoded { record: PoolRecord { cidr, block_prefix, unknown: unknown(dto.unknown) }, newer })
 }
 
 /// When the block that the record's name means was given back.
@@ -372,3 +388,6 @@ fn host_address(field: &'static str, text: &str, address: IpAddr, length: u8) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

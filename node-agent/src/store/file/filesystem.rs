@@ -62,13 +62,20 @@ pub(super) fn network_filesystem(path: &Path) -> io::Result<Option<String>> {
     // The field is wider than the number, and signed on some machines: the lower 32 bits are the number.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
     let magic = kind as u32;
-    if magic == FUSE {
-        // FUSE may be anything: the mount says what.
-        let name = mount_type(path)?.unwrap_or_else(|| "fuse".to_owned());
-        let is_local = LOCAL_FUSE.contains(&name.as_str());
-        return Ok((!is_local).then_some(name));
+    if magic != FUSE {
+        return Ok(network_name(magic, || None));
     }
-    Ok(NETWORK.iter().find(|(number, _)| *number == magic).map(|(_, name)| (*name).to_owned()))
+    let mount_type = mount_type(path)?;
+    Ok(network_name(magic, || mount_type))
+}
+
+/// FUSE may be anything: its mount says what.
+pub(super) fn network_name(magic: u32, mount_type: impl FnOnce() -> Option<String>) -> Option<String> {
+    if magic == FUSE {
+        let name = mount_type().unwrap_or_else(|| "fuse".to_owned());
+        return (!LOCAL_FUSE.contains(&name.as_str())).then_some(name);
+    }
+    NETWORK.iter().find(|(number, _)| *number == magic).map(|(_, name)| (*name).to_owned())
 }
 
 const FUSE: u32 = 0x6573_5546;
@@ -163,19 +170,23 @@ fn is_unsupported(error: &io::Error) -> bool {
 
 /// What an operator should do about an error on this path.
 pub(super) fn advice(path: &Path, error: &io::Error) -> String {
-    use nix::libc::{EACCES, EDQUOT, EIO, EMFILE, ENFILE, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS, ESTALE};
+    use io::ErrorKind::{
+        NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    use nix::libc::{EIO, EMFILE, ENFILE, ESTALE};
     let path = path.display();
-    match error.raw_os_error() {
-        Some(EROFS) => format!("{path} is read-only: mount it writable"),
-        Some(ENOSPC) => format!("no space (or inodes) left for {path}: make some"),
-        Some(EDQUOT) => format!("the disk quota for {path} is used up: raise it"),
-        Some(EACCES | EPERM) => {
+    // By kind where there is one: an error that names its own path has no number any more.
+    match (error.kind(), error.raw_os_error()) {
+        (ReadOnlyFilesystem, _) => format!("{path} is read-only: mount it writable"),
+        (StorageFull, _) => format!("no space (or inodes) left for {path}: make some"),
+        (QuotaExceeded, _) => format!("the disk quota for {path} is used up: raise it"),
+        (PermissionDenied, _) => {
             format!("no permission for {path} ({error}): let the agent's user write there")
         }
-        Some(ENOENT) => format!("{path} does not exist: create it, or mount what should be there"),
-        Some(ENOTDIR) => format!("{path} is not a directory: remove what stands there"),
-        Some(EIO | ESTALE) => format!("the disk under {path} fails ({error}): look at the kernel's log"),
-        Some(EMFILE | ENFILE) => format!("too many open files at {path} ({error}): raise the limit"),
+        (NotFound, _) => format!("{path} does not exist: create it, or mount what should be there"),
+        (NotADirectory, _) => format!("{path} is not a directory: remove what stands there"),
+        (_, Some(EIO | ESTALE)) => format!("the disk under {path} fails ({error}): look at the kernel's log"),
+        (_, Some(EMFILE | ENFILE)) => format!("too many open files at {path} ({error}): raise the limit"),
         _ => format!("{path}: {error}"),
     }
 }

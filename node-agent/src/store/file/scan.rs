@@ -238,9 +238,9 @@ fn list(directory: &Path, now: Timestamp) -> io::Result<BTreeSet<String>> {
     let mut stems = BTreeSet::new();
     for entry in entries {
         let name = entry?.file_name();
-        let name = name.to_string_lossy();
+        let Some(name) = name.to_str() else { continue };
         if name.starts_with(write::TEMPORARY) {
-            sweep(&directory.join(name.as_ref()), now);
+            sweep(&directory.join(name), now);
         } else if let Some(stem) = name.strip_suffix(".json").filter(|stem| !stem.starts_with('.')) {
             stems.insert(stem.to_owned());
         }

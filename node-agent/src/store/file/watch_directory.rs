@@ -231,7 +231,7 @@ fn look(root: &Path, scanner: &mut Scanner, prepare_it: bool, remake: bool, allo
     }
     let prepared = if missing {
         Ok(())
-    } else if prepare_it || Kind::ALL.iter().any(|kind| !root.join(kind.directory()).exists()) {
+    } else if prepare_it {
         prepare(root, allow_network)
     } else {
         Ok(())
@@ -241,9 +241,11 @@ fn look(root: &Path, scanner: &mut Scanner, prepare_it: bool, remake: bool, allo
         Err(Trouble::Unfit(_)) => Err(io::ErrorKind::Unsupported.into()),
         Ok(()) | Err(Trouble::Io(_)) => scanner.scan(Timestamp::now()),
     };
-    let writable = Kind::ALL
-        .iter()
-        .try_for_each(|kind| access(&root.join(kind.directory()), AccessFlags::W_OK))
+    // Directories that are missing are made by whoever writes there first: to make them here would race with an
+    // operator who is removing them.
+    let writable = std::iter::once(root.to_owned())
+        .chain(Kind::ALL.iter().map(|kind| root.join(kind.directory())).filter(|path| path.exists()))
+        .try_for_each(|path| access(&path, AccessFlags::W_OK))
         .map_err(io::Error::from);
     Found { prepared, snapshot, writable, identities: identities(root), missing }
 }
@@ -255,7 +257,7 @@ fn identities(root: &Path) -> Vec<Identity> {
 }
 
 /// Attributes are not watched: a node's sign of life wakes nobody.
-fn watch(root: &Path) -> io::Result<EventStream<[u8; 4096]>> {
+pub(super) fn watch(root: &Path) -> io::Result<EventStream<[u8; 4096]>> {
     let gone = WatchMask::DELETE_SELF | WatchMask::MOVE_SELF | WatchMask::ONLYDIR;
     let names = WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE;
     let inotify = Inotify::init()?;
