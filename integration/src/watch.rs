@@ -165,11 +165,14 @@ impl Monitor {
     }
 }
 
-/// Of all events those about objects of ours: on our devices, with our protocol, or about the pools.
+/// Of all events those about objects of ours: on our devices, with our protocol or table, or routes within the
+/// pools. What the neighbour tables of others say of pods is theirs.
 #[must_use]
 pub fn about_us(events: &[String]) -> Vec<&str> {
-    let marks = ["pairway", "proto 112", "10.244.", "fd10:244:", "lookup 1120", "table 1120"];
-    let ours = |event: &&str| marks.iter().any(|mark| event.contains(mark));
+    let marks = ["pairway", "proto 112", "lookup 1120", "table 1120"];
+    let pools = ["10.244.", "fd10:244:"];
+    let names = |event: &str, words: &[&str]| words.iter().any(|word| event.contains(word));
+    let ours = |event: &&str| names(event, &marks) || (event.contains("[ROUTE]") && names(event, &pools));
     events.iter().map(String::as_str).filter(ours).collect()
 }
 

@@ -54,7 +54,7 @@ pub enum ClusterError {
         node: String,
     },
     /// A file.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}", .path.display())]
     File {
         /// Its path.
         path: PathBuf,

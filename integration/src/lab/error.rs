@@ -71,7 +71,7 @@ pub enum LabError {
         output: String,
     },
     /// A command of the topology failed.
-    #[error("line {line}: {source}")]
+    #[error("line {line}: a command of the topology failed")]
     Exec {
         /// Line in the topology.
         line: u64,
@@ -82,7 +82,7 @@ pub enum LabError {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// A file or a process could not be handled.
-    #[error("can't {operation} {subject}: {source}")]
+    #[error("can't {operation} {subject}")]
     Io {
         /// What was tried.
         operation: &'static str,

@@ -1,5 +1,6 @@
 //! The lab itself.
 
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -81,8 +82,8 @@ fn settings_reach_the_node() {
 #[test]
 fn a_failing_command_fails_the_lab_with_its_output_and_leaves_nothing() {
     let err = Lab::up(small("exec: [\"true\", \"sh -c 'echo no such thing >&2; exit 7'\"]")).unwrap_err();
-    let text = err.to_string();
-    assert!(matches!(err, LabError::Exec { line: 6, .. }), "{text}");
+    assert!(matches!(err, LabError::Exec { line: 6, .. }), "{err}");
+    let text = err.source().unwrap().to_string();
     assert!(text.contains("no such thing") && text.contains('7'), "{text}");
 
     let err = Lab::up(small("sysctls: { net.ipv4.no_such_setting: 1 }")).unwrap_err();
