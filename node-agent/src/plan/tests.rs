@@ -16,6 +16,8 @@ use crate::node::Claim;
 use crate::path::Reason;
 use crate::underlay::LocalAddress;
 
+mod laws;
+
 /// The configuration of a node with the pool 10.244.0.0/16 and defaults for the rest.
 pub(crate) fn config(name: &str) -> Config {
     Config {
