@@ -47,14 +47,13 @@ mod state_dir;
 
 pub use brake::BrakeLimits;
 pub use speaker::{Bgp, StartBgp, real as real_bgp};
-pub use state_dir::StateDirError;
+pub use state_dir::{StateDir, StateDirError};
 
 use backoff::Backoff;
 use blocks::{Blocks, Keeper};
 use brake::Brake;
 use conditions::Conditions;
 use speaker::{News, Running};
-use state_dir::StateDir;
 
 /// What an agent is made of.
 pub struct AgentParts {
@@ -533,6 +532,15 @@ impl Agent {
         outcome: Outcome,
     ) -> Result<Outcome, Gone> {
         let wanted = self.brake_at_start(plan, &observed, now);
+        if let Err(error) = self.state_dir.remember_originals(&observed, &wanted) {
+            self.state.findings.insert(Finding::new(
+                "StateDirUnwritable",
+                "rp_filter",
+                format!(
+                    "can't write into stateDir ({error}): `pairway uninstall` will not restore rp_filter"
+                ),
+            ));
+        }
         let report = self.dataplane.reconcile(Arc::clone(&observed), wanted).await?;
         self.state.present = present::present(&observed.ours, &report.applied);
         self.count_changes(&report, plan);
@@ -543,7 +551,11 @@ impl Agent {
                 format!("{} is in the way of {}: {}", conflict.found, conflict.wanted, conflict.hint),
             ));
         }
-        let failures: Vec<String> = report.failures.iter().map(present::failure_text).collect();
+        let failures: Vec<String> = report
+            .failures
+            .iter()
+            .map(|failure| format!("can't {}: {}", failure.change, failure.error))
+            .collect();
         for failure in failures.iter().filter(|failure| !self.state.failures.contains(failure)) {
             tracing::warn!("{failure}");
         }

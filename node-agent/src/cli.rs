@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use output::{Exit, Failure, Format, Printed};
 
+mod agent;
 mod bgp;
 mod blocks;
 pub(crate) mod client;
@@ -18,6 +19,7 @@ mod pairs;
 mod routes;
 mod status;
 mod table;
+mod uninstall;
 mod validate;
 mod version;
 
@@ -47,6 +49,10 @@ struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the agent of this node.
+    ///
+    /// It runs until SIGTERM or SIGINT, and leaves the data plane in place then: pods go on talking while it restarts.
+    Agent(agent::Arguments),
     /// Check a configuration file, and print what holds on a node with every default.
     Validate(validate::Arguments),
     /// Show this node: readiness, blocks, conditions.
@@ -64,6 +70,10 @@ enum Command {
     /// Act on a node of the cluster.
     #[command(subcommand)]
     Node(node::Command),
+    /// Take away what the agent has made on this node: kernel objects, claims, record and state.
+    ///
+    /// The agent must not run. Doing it again does no harm.
+    Uninstall(uninstall::Arguments),
     /// Print the version of this program.
     Version,
     /// Print a completion script for a shell.
@@ -88,6 +98,7 @@ fn dispatch(cli: Cli) -> Result<Printed, Failure> {
     let Globals { output: format, socket, timeout } = cli.globals;
     let client = client::Client::new(socket, Duration::from_secs(timeout));
     match cli.command {
+        Command::Agent(arguments) => agent::run(&arguments),
         Command::Validate(arguments) => validate::show(&arguments, format),
         Command::Status => wait(status::show(&client, format)),
         Command::Pairs(filter) => wait(pairs::show(&client, &filter, format)),
@@ -98,6 +109,7 @@ fn dispatch(cli: Cli) -> Result<Printed, Failure> {
         Command::Node(node::Command::Delete { name, force }) => {
             wait(node::delete(&client, name, force, format))
         }
+        Command::Uninstall(arguments) => wait(uninstall::run(&arguments, format)),
         Command::Version => version::show(format),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use vxlan::{LinkName, Observed, State};
@@ -14,9 +14,8 @@ use vxlan::{LinkName, Observed, State};
 pub const FILE_NAME: &str = "originals.json";
 
 /// What was there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Originals {
-    path: PathBuf,
     rp_filter: BTreeMap<LinkName, Setting>,
 }
 
@@ -33,14 +32,43 @@ struct File {
     rp_filter: BTreeMap<String, Setting>,
 }
 
+/// Writes into the state directory what the way from `observed` to `wanted` will overwrite. To be called before; where
+/// nothing is overwritten, nothing is read or written.
+///
+/// # Errors
+/// The state directory can't be written, or holds a file that can't be read.
+pub fn remember(state_dir: &Path, observed: &Observed, wanted: &State) -> io::Result<()> {
+    let own_device = |link| wanted.links.contains_key(link) || observed.ours.links.contains_key(link);
+    let overwritten: BTreeMap<LinkName, Setting> = wanted
+        .rp_filter
+        .iter()
+        .filter(|(link, _)| !own_device(link))
+        .filter_map(|(link, ours)| {
+            let original = *observed.ours.rp_filter.get(link)?;
+            (original != *ours).then(|| (link.clone(), Setting { original, ours: *ours }))
+        })
+        .collect();
+    if overwritten.is_empty() {
+        return Ok(());
+    }
+    let mut originals = Originals::load(state_dir)?;
+    originals.rp_filter.extend(overwritten);
+    let rp_filter = originals.rp_filter.iter().map(|(link, setting)| (link.to_string(), *setting)).collect();
+    let mut temporary = tempfile::NamedTempFile::new_in(state_dir)?;
+    serde_json::to_writer_pretty(&mut temporary, &File { rp_filter })?;
+    temporary.write_all(b"\n")?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(state_dir.join(FILE_NAME)).map_err(|error| error.error)?;
+    std::fs::File::open(state_dir)?.sync_all()
+}
+
 impl Originals {
     /// Reads what an earlier agent has written down in this state directory.
     ///
     /// # Errors
     /// The file is there and can't be read.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
-        let path = state_dir.join(FILE_NAME);
-        let file = match std::fs::read(&path) {
+        let file = match std::fs::read(state_dir.join(FILE_NAME)) {
             Ok(text) => serde_json::from_slice::<File>(&text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => File::default(),
             Err(error) => return Err(error),
@@ -51,37 +79,7 @@ impl Originals {
             // A name that the kernel would refuse is no device's.
             .filter_map(|(name, setting)| Some((name.parse().ok()?, setting)))
             .collect();
-        Ok(Self { path, rp_filter })
-    }
-
-    /// Writes down what the way from `observed` to `wanted` will overwrite. To be called before.
-    ///
-    /// # Errors
-    /// The state directory can't be written.
-    pub fn remember(&mut self, observed: &Observed, wanted: &State) -> io::Result<()> {
-        let mut rp_filter = self.rp_filter.clone();
-        for (link, ours) in &wanted.rp_filter {
-            let own_device = wanted.links.contains_key(link) || observed.ours.links.contains_key(link);
-            let found = observed.ours.rp_filter.get(link).copied();
-            if let Some(original) = found.filter(|found| !own_device && found != ours) {
-                rp_filter.insert(link.clone(), Setting { original, ours: *ours });
-            }
-        }
-        if rp_filter == self.rp_filter {
-            return Ok(());
-        }
-        let file = File {
-            rp_filter: rp_filter.iter().map(|(link, setting)| (link.to_string(), *setting)).collect(),
-        };
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-        serde_json::to_writer_pretty(&mut temporary, &file)?;
-        temporary.write_all(b"\n")?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(&self.path).map_err(|error| error.error)?;
-        std::fs::File::open(folder)?.sync_all()?;
-        self.rp_filter = rp_filter;
-        Ok(())
+        Ok(Self { rp_filter })
     }
 
     /// What to set so that it is as before: only where our value still stands.
@@ -113,10 +111,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kernel = FakeKernel::node(&["192.0.2.1/24"], 1500);
         kernel.set_rp_filter("eth0", 1);
-        let mut originals = Originals::load(folder.path()).unwrap();
-        originals.remember(&kernel.observed(&[]), &wanting(2)).unwrap();
+        remember(folder.path(), &kernel.observed(&[]), &wanting(2)).unwrap();
         kernel.set_rp_filter("eth0", 2);
-        originals.remember(&kernel.observed(&[]), &wanting(2)).unwrap();
+        remember(folder.path(), &kernel.observed(&[]), &wanting(2)).unwrap();
 
         let again = Originals::load(folder.path()).unwrap();
         assert_eq!(again.to_restore(&kernel.observed(&[])), BTreeMap::from([(eth0(), 1)]));
@@ -131,8 +128,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kernel = FakeKernel::node(&["192.0.2.1/24"], 1500);
         kernel.set_rp_filter("eth0", 2);
-        let mut originals = Originals::load(folder.path()).unwrap();
-        originals.remember(&kernel.observed(&[]), &wanting(2)).unwrap();
+        remember(folder.path(), &kernel.observed(&[]), &wanting(2)).unwrap();
         assert!(!folder.path().join(FILE_NAME).exists());
     }
 
@@ -141,5 +137,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE_NAME), "{").unwrap();
         assert!(Originals::load(folder.path()).is_err());
+        let kernel = FakeKernel::node(&["192.0.2.1/24"], 1500);
+        kernel.set_rp_filter("eth0", 1);
+        assert!(remember(folder.path(), &kernel.observed(&[]), &wanting(2)).is_err());
+        assert_eq!(std::fs::read_to_string(folder.path().join(FILE_NAME)).unwrap(), "{");
     }
 }

@@ -3,7 +3,6 @@
 //! The store comes first: peers stop sending before the kernel stops forwarding. Each step is done whatever
 //! became of the one before, and doing all of it again does no harm.
 
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -106,28 +105,6 @@ impl Uninstall<'_> {
                     .extend(failures.map(|failure| format!("can't {}: {}", failure.change, failure.error)));
             }
         }
-    }
-}
-
-/// Removes what is left of the state directory, last: without it nothing can be put back.
-///
-/// # Errors
-/// A file of ours can't be removed. What is not ours stays, and the directory with it.
-pub fn remove_state(state_dir: &Path, files: &[&str]) -> io::Result<()> {
-    for file in files {
-        match std::fs::remove_file(state_dir.join(file)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-    }
-    match std::fs::remove_dir(state_dir) {
-        Err(error)
-            if ![io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy]
-                .contains(&error.kind()) =>
-        {
-            Err(error)
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -1,8 +1,6 @@
 //! What of ours the kernel holds after a pass: what was found, with the changes that were accepted.
 
-use std::net::IpAddr;
-
-use vxlan::{Change, Failure, RouteTarget, State};
+use vxlan::{Change, RouteTarget, State};
 
 /// Applies accepted changes to what was found. The next look at the kernel corrects it where the kernel did more.
 pub(super) fn present(found: &State, applied: &[Change]) -> State {
@@ -112,35 +110,4 @@ pub(super) fn counts(state: &State) -> [(&'static str, usize); 8] {
         ("rule", state.rules.len()),
         ("rp_filter", state.rp_filter.len()),
     ]
-}
-
-/// A failure for people.
-pub(super) fn failure_text(failure: &Failure) -> String {
-    let (object, operation) = kind(&failure.change);
-    let subject = match &failure.change {
-        Change::AddLink(name, _)
-        | Change::SetLink(name, _)
-        | Change::DeleteLink(name)
-        | Change::SetRpFilter(name, _) => name.to_string(),
-        Change::AddAddress(address) | Change::DeleteAddress(address) => {
-            format!("{} on {}", address.address, address.link)
-        }
-        Change::SetNeighbor(key, _) | Change::DeleteNeighbor(key) => on(key.address, &key.link.to_string()),
-        Change::SetFdb(key, _) | Change::DeleteFdb(key) => format!("{} on {}", key.mac, key.link),
-        Change::AddNexthop(id, nexthop) | Change::SetNexthop(id, nexthop) => {
-            format!("{} via {} on {}", id.0, nexthop.gateway.address, nexthop.link)
-        }
-        Change::DeleteNexthop(id) => id.0.to_string(),
-        Change::AddRoute(key, _) | Change::SetRoute(key, _) | Change::DeleteRoute(key) => {
-            format!("{} in table {}", key.prefix, key.table)
-        }
-        Change::AddRule(rule) | Change::DeleteRule(rule) => {
-            format!("from {} to table {}", rule.from, rule.table)
-        }
-    };
-    format!("can't {operation} {object} {subject}: {}", failure.error)
-}
-
-fn on(address: IpAddr, link: &str) -> String {
-    format!("{address} on {link}")
 }

@@ -5,10 +5,13 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use vxlan::{Observed, State};
+
+use crate::originals;
 
 /// The state directory, locked for as long as this value lives.
 #[derive(Debug)]
-pub(super) struct StateDir {
+pub struct StateDir {
     path: PathBuf,
     _lock: Flock<File>,
 }
@@ -49,7 +52,7 @@ impl StateDir {
     ///
     /// # Errors
     /// It is unusable, or another agent has locked it.
-    pub(super) fn lock(path: &Path) -> Result<Self, StateDirError> {
+    pub fn lock(path: &Path) -> Result<Self, StateDirError> {
         let unusable = |source| StateDirError::Unusable { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(unusable)?;
         let file = OpenOptions::new()
@@ -75,6 +78,39 @@ impl StateDir {
             .and_then(|()| writeln!(lock, "{pid}"))
             .map_err(unusable)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Removes what agents have kept here, and the directory if nothing else is in it. The lock goes with it: the last
+    /// step of an uninstallation.
+    ///
+    /// # Errors
+    /// A file of ours can't be removed.
+    pub fn remove(self) -> Result<(), StateDirError> {
+        let unusable = |source| StateDirError::Unusable { path: self.path.clone(), source };
+        for file in [RAN_IN_BOOT, originals::FILE_NAME, LOCK] {
+            match fs::remove_file(self.path.join(file)) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(unusable(source)),
+                Ok(()) | Err(_) => (),
+            }
+        }
+        match fs::remove_dir(&self.path) {
+            // A store may be in it, or it may be a mount point: it is not all ours.
+            Err(source)
+                if ![io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy]
+                    .contains(&source.kind()) =>
+            {
+                Err(unusable(source))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Writes down what of others a change of the kernel will overwrite.
+    ///
+    /// # Errors
+    /// The directory can't be written.
+    pub(super) fn remember_originals(&self, observed: &Observed, wanted: &State) -> io::Result<()> {
+        originals::remember(&self.path, observed, wanted)
     }
 
     /// An agent has programmed the kernel before in this boot of the machine: what it left is still there.
@@ -136,5 +172,20 @@ mod tests {
         let folder = tempfile::NamedTempFile::new().unwrap();
         let error = StateDir::lock(&folder.path().join("state")).unwrap_err();
         assert!(matches!(error, StateDirError::Unusable { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_directory_goes_unless_something_else_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let state = StateDir::lock(&path).unwrap();
+        state.mark_run().unwrap();
+        fs::create_dir(path.join("store")).unwrap();
+        state.remove().unwrap();
+        let left: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["store"]);
+        fs::remove_dir(path.join("store")).unwrap();
+        StateDir::lock(&path).unwrap().remove().unwrap();
+        assert!(!path.exists());
     }
 }

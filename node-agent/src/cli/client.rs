@@ -54,7 +54,7 @@ impl Client {
         let reply: ErrorReply = serde_json::from_slice(&body)
             .map_err(|_| self.no_agent(&format!("status {status} without an error of the agent's")))?;
         let exit = if status == StatusCode::BAD_REQUEST { Exit::Usage } else { Exit::Finding };
-        Err(Failure { exit, body: Box::new(reply.error), details: String::new() })
+        Err(Failure::told(exit, reply.error))
     }
 
     async fn exchange(

@@ -98,11 +98,24 @@ pub struct Failure {
     pub body: Box<ErrorBody>,
     /// What people see before the message.
     pub details: String,
+    /// It stands in the log: people are not told twice.
+    logged: bool,
 }
 
 impl Failure {
     pub(super) fn new(exit: Exit, code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { exit, body: Box::new(ErrorBody::new(code, message, hint)), details: String::new() }
+        Self::told(exit, ErrorBody::new(code, message, hint))
+    }
+
+    pub(super) fn told(exit: Exit, body: ErrorBody) -> Self {
+        Self { exit, body: Box::new(body), details: String::new(), logged: false }
+    }
+
+    /// Writes it to the log instead of plain text, so that every line there has the log's form.
+    pub(super) fn logged(self) -> Self {
+        let ErrorBody { code, message, hint, .. } = &*self.body;
+        tracing::error!(code, hint, details = self.details, "{message}");
+        Self { logged: true, ..self }
     }
 }
 
@@ -116,6 +129,7 @@ pub(super) fn finish(format: Format, result: Result<Printed, Failure>) -> u8 {
             write_out(&printed.text).err().unwrap_or(printed.exit)
         }
         Err(failure) => match format {
+            Format::Table if failure.logged => failure.exit,
             Format::Table => {
                 if !failure.details.is_empty() {
                     say(&failure.details);

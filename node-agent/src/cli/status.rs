@@ -28,7 +28,8 @@ fn text(status: &Status, width: Option<u16>) -> String {
     if let Some(interface) = &status.underlay_interface {
         underlay = format!("{underlay} on {interface}");
     }
-    let pairs = join(status.pairs_by_path.iter().map(|(path, count)| format!("{count} {path}")));
+    let paths = status.pairs_by_path.iter().filter(|(_, count)| **count > 0);
+    let pairs = join(paths.map(|(path, count)| format!("{count} {path}")));
     let lines = [
         ("Node", status.node.clone()),
         ("Ready", ready),

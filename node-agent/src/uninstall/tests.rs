@@ -56,7 +56,7 @@ async fn scene() -> Scene {
     let mut kernel = FakeKernel::node(&["192.0.2.1/24"], 1500);
     kernel.set_rp_filter("eth0", 1);
     let observed = kernel.observe(&[]).unwrap();
-    Originals::load(state_dir.path()).unwrap().remember(&observed, &left_over()).unwrap();
+    originals::remember(state_dir.path(), &observed, &left_over()).unwrap();
     let report = reconcile(&mut kernel, &observed, &left_over());
     assert_eq!(report.failures, []);
     kernel.clear_events();
@@ -153,18 +153,4 @@ async fn a_store_that_does_not_answer_does_not_keep_the_kernel() {
     let done = scene.uninstall(false).await;
     assert!(!done.failures.is_empty());
     assert!(scene.kernel.state().links.is_empty());
-}
-
-#[test]
-fn the_state_directory_goes_unless_something_else_is_in_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let state = folder.path().join("state");
-    std::fs::create_dir_all(state.join("store")).unwrap();
-    std::fs::write(state.join("agent.lock"), "").unwrap();
-    remove_state(&state, &["agent.lock", "missing"]).unwrap();
-    assert!(state.join("store").exists() && !state.join("agent.lock").exists());
-    std::fs::remove_dir(state.join("store")).unwrap();
-    remove_state(&state, &["agent.lock"]).unwrap();
-    assert!(!state.exists());
-    remove_state(&state, &["agent.lock"]).unwrap();
 }

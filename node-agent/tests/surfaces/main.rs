@@ -3,6 +3,7 @@
 #[path = "../../src/fixtures.rs"]
 mod fixtures;
 
+mod agent;
 mod commands;
 mod failures;
 mod program;

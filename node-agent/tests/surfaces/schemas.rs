@@ -3,7 +3,7 @@
 
 use expect_test::{ExpectFile, expect_file};
 use node_agent::api::reply::{
-    BlockEntry, ClaimRequest, Claimed, DeleteRequest, Deleted, ErrorReply, Validated, Version,
+    BlockEntry, ClaimRequest, Claimed, DeleteRequest, Deleted, ErrorReply, Uninstalled, Validated, Version,
 };
 use node_agent::status::{BgpNeighbor, Pair, RouteEntry, Status};
 use schemars::{JsonSchema, schema_for};
@@ -25,6 +25,7 @@ fn every_schema_is_committed() {
     committed::<Claimed>(expect_file!["../../schemas/blocks-claim.json"]);
     committed::<DeleteRequest>(expect_file!["../../schemas/node-delete-request.json"]);
     committed::<Deleted>(expect_file!["../../schemas/node-delete.json"]);
+    committed::<Uninstalled>(expect_file!["../../schemas/uninstall.json"]);
     committed::<Validated>(expect_file!["../../schemas/validate.json"]);
     committed::<Version>(expect_file!["../../schemas/version.json"]);
     committed::<ErrorReply>(expect_file!["../../schemas/error.json"]);

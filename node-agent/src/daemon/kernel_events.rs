@@ -1,0 +1,60 @@
+//! The kernel's notifications for the loop, subscribed anew where the subscription fails.
+
+use std::io;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use vxlan::Marks;
+use vxlan::netlink::Monitor;
+
+use crate::agent::KernelEvents;
+
+/// A subscription that has failed is made anew after this time.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Notifications of the network namespace in which it was opened.
+#[derive(Debug)]
+pub(super) struct Notifications {
+    marks: Marks,
+    writer: u32,
+    watched: Vec<IpNet>,
+    /// `None` after a failure.
+    monitor: Option<Monitor>,
+}
+
+impl Notifications {
+    /// Subscribes, leaving out what the socket with port id `writer` does.
+    pub(super) fn open(marks: Marks, writer: u32) -> io::Result<Self> {
+        let monitor = Some(Monitor::open(marks.clone(), writer)?);
+        Ok(Self { marks, writer, watched: Vec::new(), monitor })
+    }
+}
+
+#[async_trait]
+impl KernelEvents for Notifications {
+    fn watch(&mut self, prefixes: Vec<IpNet>) {
+        if self.watched == prefixes {
+            return;
+        }
+        if let Some(monitor) = &mut self.monitor {
+            monitor.watch(prefixes.clone());
+        }
+        self.watched = prefixes;
+    }
+
+    async fn changed(&mut self) -> io::Result<()> {
+        if let Some(monitor) = &mut self.monitor {
+            let Err(error) = monitor.changed().await else { return Ok(()) };
+            tracing::warn!(%error, "the kernel's notifications have failed; subscribing again");
+            self.monitor = None;
+        }
+        // Where this is cancelled, the next call goes on from here.
+        tokio::time::sleep(AGAIN_AFTER).await;
+        let mut monitor = Monitor::open(self.marks.clone(), self.writer)?;
+        monitor.watch(self.watched.clone());
+        self.monitor = Some(monitor);
+        // What happened in between is unknown.
+        Ok(())
+    }
+}
