@@ -17,11 +17,7 @@ close() {
 threads=$(($(nproc) * 2))
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads > 4 ? threads : 4))}
 
-# The agent and the lab are started by the tests as programs of their own.
-if ! cargo build --locked --workspace --bins; then
-  close 0 1 0
-  exit 1
-fi
+# Builds the agent and the lab too: tests start them as programs of their own.
 cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 
@@ -31,6 +27,7 @@ sums=$(awk '
   END { print passed + 0, failed + 0, skipped + 0, programs + 0 }' "$log")
 read -r passed failed skipped programs <<<"$sums"
 echo
+sed -n 's/^test \(.*\) \.\.\. FAILED$/failed: \1/p; s/^test \(.*\) \.\.\. ignored,* */skipped: \1: /p' "$log"
 if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
   echo "test: the build failed, or a test program ended without a result: see $log" >&2
   failed=1
