@@ -200,8 +200,8 @@ impl Work<'_> {
             if mac != link.mac {
                 effects::mac_changed(state, name);
             }
-            if mtu >= effects::IPV6_MIN_MTU && link.mtu < effects::IPV6_MIN_MTU {
-                effects::ipv6_lost(state, name);
+            if mtu != link.mtu {
+                effects::mtu_changed(state, name, mtu, link.mtu);
             }
             if up && !link.up {
                 effects::link_down(state, name);

@@ -53,10 +53,21 @@ pub(crate) fn mac_changed(state: &mut State, link: &LinkName) {
     state.neighbors.retain(|key, _| key.link != *link);
 }
 
-/// The MTU of a device falls below IPv6's minimum: its IPv6 addresses and neighbours go. Nexthops and routes stay.
-pub(crate) fn ipv6_lost(state: &mut State, link: &LinkName) {
-    state.addresses.retain(|a| a.link != *link || a.address.addr().is_ipv4());
-    state.neighbors.retain(|key, _| key.link != *link || key.address.is_ipv4());
+/// The MTU of a device changes. An IPv6 route over it whose MTU no longer fits, or was the device's, gets the new one;
+/// below IPv6's minimum the device loses its IPv6 addresses and neighbours, while nexthops and routes stay.
+pub(crate) fn mtu_changed(state: &mut State, link: &LinkName, old: u32, new: u32) {
+    let over: BTreeSet<NexthopId> =
+        state.nexthops.iter().filter(|(_, nexthop)| nexthop.link == *link).map(|(id, _)| *id).collect();
+    for (key, route) in &mut state.routes {
+        let concerned = matches!(route.target, RouteTarget::Nexthop(id) if over.contains(&id));
+        if concerned && key.prefix.addr().is_ipv6() && route.mtu.is_some_and(|mtu| mtu >= new || mtu == old) {
+            route.mtu = Some(new);
+        }
+    }
+    if old >= IPV6_MIN_MTU && new < IPV6_MIN_MTU {
+        state.addresses.retain(|a| a.link != *link || a.address.addr().is_ipv4());
+        state.neighbors.retain(|key, _| key.link != *link || key.address.is_ipv4());
+    }
 }
 
 /// An address is deleted. IPv4 routes of table `main` that use it as source go, wherever they lead, unless it is

@@ -30,6 +30,8 @@ pub mod errno {
     pub const ENOENT: i32 = 2;
     /// No such process: route that is not there.
     pub const ESRCH: i32 = 3;
+    /// No such device or address: a device without IPv6.
+    pub const ENXIO: i32 = 6;
     /// Cannot allocate memory.
     pub const ENOMEM: i32 = 12;
     /// Device or resource busy.
@@ -318,11 +320,15 @@ impl FakeKernel {
     pub fn set_mtu(&self, name: &str, mtu: u32) {
         let link = link_name(name);
         self.by_others(format!("mtu of {name}: {mtu}"), |world| {
+            let Some(old) = world.device(&link).map(|device| device.mtu) else { return };
             if let Some(interface) = world.interfaces.get_mut(&link) {
                 interface.mtu = mtu;
             }
             if let Some(device) = world.ours.links.get_mut(&link) {
                 device.mtu = mtu;
+            }
+            if old != mtu {
+                effects::mtu_changed(&mut world.ours, &link, old, mtu);
             }
         });
     }

@@ -10,7 +10,7 @@ use crate::state::{
 };
 
 use super::errno::{
-    EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOENT,
+    EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOENT, ENXIO,
     EOPNOTSUPP, ERANGE, ESRCH,
 };
 use super::world::{Device, World};
@@ -81,9 +81,11 @@ impl World {
             return Err(EOPNOTSUPP);
         }
         let (mac, mtu, up) = (now.mac, now.mtu, now.up);
+        let moved = now.underlay != link.underlay;
         let underlay = self.device(&link.underlay).ok_or(ENODEV)?;
         let largest = largest_mtu(underlay, link);
-        let mut new = VxlanLink { mtu: mtu.min(largest), up, ..link.clone() };
+        // With its underlay changed, a device gets its MTU cut without a word.
+        let mut new = VxlanLink { mtu: if moved { mtu.min(largest) } else { mtu }, up, ..link.clone() };
         if mac != link.mac {
             effects::mac_changed(&mut self.ours, name);
         }
@@ -91,8 +93,8 @@ impl World {
         if fits {
             new.mtu = link.mtu;
         }
-        if mtu >= effects::IPV6_MIN_MTU && new.mtu < effects::IPV6_MIN_MTU {
-            effects::ipv6_lost(&mut self.ours, name);
+        if mtu != new.mtu {
+            effects::mtu_changed(&mut self.ours, name, mtu, new.mtu);
         }
         if fits {
             new.up = link.up;
@@ -131,7 +133,10 @@ impl World {
     }
 
     fn delete_address(&mut self, address: &Address) -> Answer {
-        self.device(&address.link).ok_or(ENODEV)?;
+        let device = self.device(&address.link).ok_or(ENODEV)?;
+        if address.address.addr().is_ipv6() && device.mtu < effects::IPV6_MIN_MTU {
+            return Err(ENXIO);
+        }
         if !self.ours.addresses.contains(address) {
             return Err(EADDRNOTAVAIL);
         }

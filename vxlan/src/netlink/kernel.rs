@@ -189,8 +189,11 @@ impl Apply<'_> {
             let underlay = self.devices.index(&new.underlay)?;
             let index = self.devices.highest_index().max(*self.last_index).saturating_add(1);
             *self.last_index = index;
-            // Without IPv6 in the kernel, or below its minimum MTU, the device knows no IPv6 settings.
-            let ipv6 = new.mtu >= IPV6_MIN_MTU && self.devices.0.values().any(|link| link.ipv6);
+            // Without IPv6 in the kernel, or below its minimum MTU, the device knows no IPv6 settings. The kernel cuts
+            // an MTU that does not fit the underlay.
+            let room = self.devices.0.get(&new.underlay).map_or(0, |underlay| underlay.mtu);
+            let mtu = new.mtu.min(room.saturating_sub(VxlanLink::overhead(new.local)));
+            let ipv6 = mtu >= IPV6_MIN_MTU && self.devices.0.values().any(|link| link.ipv6);
             let requests = link::create(name, index, new, underlay, &self.marks.ifalias, ipv6);
             let mut outcomes = self.channel.send_all(&requests).into_iter();
             let created = outcomes.next().unwrap_or(Ok(()));
@@ -228,8 +231,10 @@ impl Apply<'_> {
         let underlay = self.devices.index(&new.underlay)?;
         let changes = link::change(&now, new, underlay);
         let outcome = changes.iter().try_for_each(|request| self.send(request)).and_then(|()| {
-            if new.mtu >= IPV6_MIN_MTU && (now.ipv6 || now.mtu < IPV6_MIN_MTU && self.has_ipv6()) {
-                self.send(&link::no_address_generation(now.index))?;
+            match self.send(&link::no_address_generation(now.index)) {
+                // No IPv6 on this device: not in the kernel, or below its minimum MTU.
+                Err(error) if error.errno == libc::EAFNOSUPPORT => {}
+                other => other?,
             }
             if now.up == new.up { Ok(()) } else { self.send(&link::set_up(now.index, new.up)) }
         });
@@ -240,10 +245,6 @@ impl Apply<'_> {
         let index = self.devices.ours(name, self.marks)?.index;
         self.send(&link::delete(index))?;
         self.reread()
-    }
-
-    fn has_ipv6(&self) -> bool {
-        self.devices.0.values().any(|link| link.ipv6)
     }
 
     fn send(&mut self, request: &Request) -> Outcome {

@@ -91,7 +91,7 @@ fn route(rng: &mut Rng) -> Route {
     Route {
         target: RouteTarget::Nexthop(nexthop_id(rng)),
         source: source.map(|source| source.parse().unwrap()),
-        mtu: pick(rng, &[None, None, Some(1300)]),
+        mtu: pick(rng, &[None, None, Some(1300), Some(1400)]),
     }
 }
 
@@ -165,6 +165,12 @@ fn misfortune(rng: &mut Rng, fake: &FakeKernel) -> String {
             ip(&format!("link set {name} down"));
             fake.set_up(name, false);
             format!("{name} down")
+        }
+        (5, _) => {
+            let mtu = pick(rng, &[1400, 1500, 1500]);
+            ip(&format!("link set eth0 mtu {mtu}"));
+            fake.set_mtu("eth0", mtu);
+            format!("mtu {mtu} of eth0")
         }
         (2, Some(name)) => {
             ip(&format!("link set {name} up"));

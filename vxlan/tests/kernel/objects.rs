@@ -117,7 +117,7 @@ fn routes_of_one_nexthop_have_an_mtu_each_and_lose_it_again() {
         wanted.routes.get_mut(&ipv4).unwrap().mtu = None;
         settle(&mut kernel, &wanted);
         assert_eq!((mtu("10.244.7.0/24"), mtu("10.245.7.0/24")), (None, None));
-        assert_eq!(ip_json("-j route get 10.244.7.9")[0]["metrics"], serde_json::Value::Null);
+        assert_eq!(ip_json("-j route get 10.244.7.9")[0]["metrics"], Value::Null);
     });
 }
 
