@@ -49,7 +49,8 @@ impl Publisher {
         self.status_changed = true;
     }
 
-    /// Publishes what is due.
+    /// Publishes what is due. The status never runs ahead of the routes: whoever reads first the status and then the
+    /// routes sees at least the routes that an End-of-RIB in the status speaks of.
     pub(super) fn publish(
         &mut self,
         now: Instant,
@@ -64,7 +65,7 @@ impl Publisher {
             self.routes_changed = false;
             self.routes_after = Some(now + pause);
         }
-        if self.status_deadline().is_none_or(|at| at <= now) {
+        if !self.routes_changed && self.status_deadline().is_none_or(|at| at <= now) {
             self.status.send_replace(Arc::new(status()));
             self.status_changed = false;
             self.status_after = Some(now + STATUS_PAUSE);
@@ -73,12 +74,44 @@ impl Publisher {
 
     /// When there is something to publish.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let routes = if self.routes_changed { self.routes_after } else { None };
-        [routes, self.status_deadline()].into_iter().flatten().min()
+        if self.routes_changed { self.routes_after } else { self.status_deadline() }
     }
 
     fn status_deadline(&self) -> Option<Instant> {
         let after = self.status_after?;
         Some(if self.status_changed { after } else { after + STATUS_PERIOD - STATUS_PAUSE })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_status_waits_for_the_routes() {
+        let (routes, seen_routes) = watch::channel(Arc::default());
+        let (status, mut seen_status) = watch::channel(Arc::default());
+        let mut publisher = Publisher::new(routes, status);
+        let mut table = Routes::default();
+        for last in 0..100_u8 {
+            let prefix = std::net::Ipv4Addr::new(10, 244, last, 0);
+            table.routes.insert(ipnet::Ipv4Net::new_assert(prefix, 24).into(), Vec::new());
+        }
+        let start = Instant::now();
+        publisher.routes_changed();
+        publisher.publish(start, || Arc::new(table.clone()), SpeakerStatus::default);
+        assert_eq!(seen_routes.borrow().routes.len(), 100);
+        seen_status.mark_unchanged();
+        // More routes, and an End-of-RIB with them, while the pause after the first still lasts.
+        let soon = start + STATUS_PAUSE;
+        publisher.routes_after = Some(soon + Duration::from_millis(1));
+        publisher.routes_changed();
+        publisher.status_changed();
+        publisher.publish(soon, || unreachable!("not due"), SpeakerStatus::default);
+        assert!(!seen_status.has_changed().unwrap());
+        let due = publisher.deadline().unwrap();
+        assert!(due > soon);
+        publisher.publish(due, || Arc::new(Routes::default()), SpeakerStatus::default);
+        assert!(seen_routes.borrow().routes.is_empty() && seen_status.has_changed().unwrap());
     }
 }
