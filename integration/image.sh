@@ -3,7 +3,7 @@
 # archive that `docker load` and containerlab take. usage: integration/image.sh BINARY OUT.tar
 set -eu
 [ $# -eq 2 ] || { echo "usage: $0 BINARY OUT.tar" >&2; exit 2; }
-binary=$1 out=$2 tag=pairway:lab
+binary=$1 out=$2 tag=pairway-lab:latest
 [ -x "$binary" ] || { echo "$0: no binary at $binary: run 'make build' first" >&2; exit 1; }
 command -v mmdebstrap >/dev/null || { echo "$0: mmdebstrap is missing: run 'make image' as root" >&2; exit 1; }
 
