@@ -18,7 +18,7 @@
 //! | 6608 | subcodes of finite state machine errors |
 //! | 7606 | malformed attributes: discard, treat as withdraw, reset |
 //! | 4724 | graceful restart as helper and as restarter |
-//! | 8538 | graceful restart over NOTIFICATION and hold timer expiry, Hard Reset |
+//! | 8538 | graceful restart over NOTIFICATION, Hard Reset; not over an expired hold timer (see `session::Reason`) |
 //! | 2918 | ROUTE-REFRESH is answered; it is never sent, as the Adj-RIB-In keeps what the filter refuses |
 //! | 4486, 9003 | Cease subcodes, shutdown communication received |
 //! | 8212 | nothing is imported without a rule |

@@ -52,14 +52,23 @@ impl Reason {
     }
 
     /// Whether the peer's routes are kept over it (RFC 4724 §4.2, RFC 8538 §3), given the N bit of both sides.
+    ///
+    /// Deviates from RFC 8538 §4: an expired hold timer keeps nothing, ours or the peer's. Nothing was heard for the
+    /// whole hold time, which says that the path between the two is gone; a speaker that restarts closes its
+    /// connection. Whoever has another path should take it now, not after the restart time.
     pub(super) fn graceful(&self, notification_bit: bool) -> bool {
         match self {
             Self::ConnectionLost | Self::Replaced => true,
-            Self::HoldTimerExpired | Self::SendHoldTimerExpired | Self::Reconfigured => notification_bit,
+            Self::Reconfigured => notification_bit,
             Self::NotificationReceived(n) | Self::NotificationSent(n, _) => {
-                notification_bit && n.error() != ErrorCode::HARD_RESET
+                let lost = [
+                    ErrorCode::HARD_RESET,
+                    ErrorCode::HOLD_TIMER_EXPIRED,
+                    ErrorCode::SEND_HOLD_TIMER_EXPIRED,
+                ];
+                notification_bit && !lost.contains(&n.error())
             }
-            Self::Stopped => false,
+            Self::Stopped | Self::HoldTimerExpired | Self::SendHoldTimerExpired => false,
         }
     }
 }
