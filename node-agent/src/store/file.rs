@@ -144,12 +144,14 @@ impl FileStore {
             written: Notify::new(),
         });
         let allow_network = options.allow_network_filesystem;
-        let prepared = tokio::task::spawn_blocking(move || {
+        let preparation = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&path).map_err(|error| not_a_directory(&path, error))?;
             watch_directory::prepare(&path, allow_network)
-        })
-        .await
-        .unwrap_or_else(|panic| Err(Trouble::Io(io::Error::other(panic))));
+        });
+        let prepared = match tokio::time::timeout(options.deadline, preparation).await {
+            Ok(prepared) => prepared.unwrap_or_else(|panic| Err(Trouble::Io(io::Error::other(panic)))),
+            Err(_) => Err(Trouble::Io(hangs(options.deadline))),
+        };
         let prepared = match prepared {
             Ok(()) => true,
             Err(Trouble::Unfit(unfit)) => return Err(unfit),
@@ -176,10 +178,7 @@ impl FileStore {
         let result = match tokio::time::timeout(self.deadline, task).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(io::Error::other(panic)),
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no answer within {:?}: the disk hangs", self.deadline),
-            )),
+            Err(_) => Err(hangs(self.deadline)),
         };
         if let Err(error) = &result
             && is_of_the_store(error)
@@ -200,6 +199,10 @@ impl FileStore {
         self.shared.written.notify_one();
         result
     }
+}
+
+fn hangs(deadline: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {deadline:?}: the disk hangs"))
 }
 
 fn not_a_directory(path: &Path, error: io::Error) -> Trouble {

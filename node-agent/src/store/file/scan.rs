@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -61,10 +62,7 @@ impl Scanner {
 
     /// Everything that the directory holds, with revision 0. An error says nothing of what it holds.
     pub(super) fn scan(&mut self, now: Timestamp) -> io::Result<Snapshot> {
-        // Without this, a directory that went away would look like an empty one.
-        if !std::fs::metadata(&self.root)?.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
+        let root = self.identity()?;
         let directory = |kind: Kind| self.root.join(kind.directory());
         self.nodes.scan(&directory(Kind::Node), now, |name| name.parse().ok(), record::node)?;
         self.claims.scan(&directory(Kind::Claim), now, Block::from_record_name, |block, bytes| {
@@ -76,7 +74,21 @@ impl Scanner {
         self.released.scan(&directory(Kind::Released), now, Block::from_record_name, |block, bytes| {
             record::released(*block, bytes)
         })?;
+        // A directory that went away meanwhile looks like an emptied one.
+        if self.identity()? != root {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         Ok(self.snapshot())
+    }
+
+    /// Which directory bears our path now; an error if none does.
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = std::fs::metadata(&self.root)?;
+        if metadata.is_dir() {
+            Ok((metadata.dev(), metadata.ino()))
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -111,11 +111,18 @@ impl Watcher {
         let remake = self.missing_since.is_some_and(|since| since.elapsed() >= self.options.missing_grace);
         let allow_network = self.options.allow_network_filesystem;
         let began = Instant::now();
-        let found = tokio::task::spawn_blocking(move || {
+        let mut scan = tokio::task::spawn_blocking(move || {
             let found = look(&root, &mut scanner, needs_preparation, remake, allow_network);
             (scanner, found)
-        })
-        .await;
+        });
+        let found = match tokio::time::timeout(self.options.deadline, &mut scan).await {
+            Ok(found) => found,
+            Err(_) => {
+                // The last snapshot stands. A second scan would only hang beside the first.
+                self.shared.reading(Err(&super::hangs(self.options.deadline)));
+                scan.await
+            }
+        };
         self.last_scan = began.elapsed();
         match found {
             Ok((scanner, found)) => {
