@@ -124,7 +124,7 @@ pub struct RouteEntry {
     pub prefix: String,
     /// Routing table.
     pub table: u32,
-    /// `native`, `vxlan`, `unreachable`.
+    /// `native`, `vxlan`, `unreachable`; `other` for one that carries our mark and is of no kind that we make.
     pub kind: String,
     /// Node that holds the destination; empty for pool routes.
     pub node: String,
