@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use integration::cluster::{CONFIG, Cluster};
+use integration::cluster::{CONFIG, Cluster, Pod};
 use integration::eventually::{eventually, timed};
 use integration::watch::Ping;
+use nix::sys::signal::Signal;
 
 use crate::support::{SETTLE, pods, prove, settle, settled};
 
@@ -47,7 +48,8 @@ fn wait_for_path(cluster: &Cluster, wanted: &str, reason: &str) -> Duration {
 
 #[test]
 fn a_lost_session_falls_back_within_the_hold_time_and_comes_back() {
-    let config = format!("{CONFIG}bgp: {{ holdTime: 3s, restartTime: 0s }}\n");
+    // Graceful restart is on, with its default time: silence is no restart.
+    let config = format!("{CONFIG}bgp: {{ holdTime: 3s }}\n");
     let (mut cluster, nodes, _) = settled("two-nodes", &config);
     let pods = pods(&mut cluster, &nodes);
     let pace = Duration::from_millis(5);
@@ -74,16 +76,40 @@ fn a_lost_session_falls_back_within_the_hold_time_and_comes_back() {
 }
 
 #[test]
-fn graceful_restart_delays_the_fallback_by_the_restart_time() {
-    let config = format!("{CONFIG}bgp: {{ holdTime: 3s, restartTime: 6s }}\n");
-    let (cluster, _, _) = settled("two-nodes", &config);
-    cut_bgp(&cluster);
-    let took = wait_for_path(&cluster, "vxlan", "bgp-down");
-    // RFC 8538: the end of the hold time is met like a restart.
-    assert!(took > Duration::from_secs(6), "after {took:?}");
-    assert!(took < Duration::from_secs(12), "after {took:?}");
-    mend(&cluster);
+fn an_agent_that_stays_away_is_waited_for_as_long_as_its_restart_time() {
+    let config = format!("{CONFIG}bgp: {{ restartTime: 6s }}\n");
+    let (mut cluster, nodes, _) = settled("two-nodes", &config);
+    let pods = pods(&mut cluster, &nodes);
+    let pace = Duration::from_millis(5);
+    let ping = Ping::begin(&cluster, &pods[0], pods[1].address(false).unwrap(), pace).unwrap();
+    let of_n1 = |cluster: &Cluster| {
+        let pair = cluster.pair("n1", "n2", "ipv4").map_err(|err| err.to_string())?;
+        Ok::<_, String>((pair.path, pair.reason))
+    };
+    cluster.stop("n2", Signal::SIGKILL).unwrap();
+    let (result, took) = timed(|| {
+        eventually("the fallback", SETTLE, || match of_n1(&cluster)? {
+            (path, reason) if path == "native" && ["bgp", "bgp-restarting"].contains(&&*reason) => {
+                Err("it is native".to_owned())
+            }
+            other => Ok(other),
+        })
+    });
+    assert_eq!(result.unwrap(), ("vxlan".to_owned(), "bgp-down".to_owned()));
+    assert!(took > Duration::from_secs(5), "a restart time of 6 s, and the fallback came after {took:?}");
+    assert!(took < Duration::from_secs(9), "a restart time of 6 s, and the fallback came after {took:?}");
+    // n2's kernel serves on, and receives either form.
+    prove_from_n1(&cluster, &pods);
+    cluster.start("n2").unwrap();
     wait_for_path(&cluster, "native", "bgp");
+    let result = ping.end().unwrap();
+    assert_eq!(result.lost, Vec::<u64>::new(), "of {}", result.sent);
+}
+
+fn prove_from_n1(cluster: &Cluster, pods: &[Pod]) {
+    for ipv6 in [false, true] {
+        crate::support::ping(cluster, &pods[0], &pods[1], ipv6, 1300).unwrap();
+    }
 }
 
 #[test]
