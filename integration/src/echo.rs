@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Port of the responder, UDP and TCP.
+/// Port of the responder unless told otherwise, UDP and TCP.
 pub const PORT: u16 = 7007;
 
 /// What the responder prints once it listens.
@@ -33,11 +33,11 @@ pub struct Answer {
 
 /// Answers on these addresses until the process is ended. One socket per address, so that every answer comes
 /// from the address that was asked.
-pub fn respond(addresses: &[IpAddr]) -> io::Result<()> {
+pub fn respond(addresses: &[IpAddr], port: u16) -> io::Result<()> {
     let mut workers = Vec::new();
     for &address in addresses {
-        let udp = UdpSocket::bind((address, PORT))?;
-        let tcp = TcpListener::bind((address, PORT))?;
+        let udp = UdpSocket::bind((address, port))?;
+        let tcp = TcpListener::bind((address, port))?;
         workers.push(thread::spawn(move || respond_udp(&udp)));
         workers.push(thread::spawn(move || respond_tcp(&tcp)));
     }
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn the_responder_says_whom_it_sees() {
         let home: IpAddr = [127, 0, 0, 77].into();
-        thread::spawn(move || respond(&[home]));
+        thread::spawn(move || respond(&[home], PORT));
         let good = crate::eventually::soon(
             || probe(&[home]).iter().all(|answer| answer.seen == Ok([127, 0, 0, 1].into())),
             Duration::from_secs(10),

@@ -54,6 +54,9 @@ enum Command {
     /// Answer on these addresses with the source address that is seen.
     #[command(hide = true)]
     Respond {
+        /// Port, UDP and TCP.
+        #[arg(long, default_value_t = echo::PORT)]
+        port: u16,
         /// Addresses to listen on.
         addresses: Vec<IpAddr>,
     },
@@ -95,7 +98,7 @@ fn run(command: Command) -> Result<ExitCode> {
             return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)));
         }
         Command::Status => labs::status()?,
-        Command::Respond { addresses } => echo::respond(&addresses).context("can't respond")?,
+        Command::Respond { port, addresses } => echo::respond(&addresses, port).context("can't respond")?,
         Command::Probe { targets } => {
             let answers = serde_json::to_string(&echo::probe(&targets))?;
             writeln!(io::stdout(), "{answers}")?;

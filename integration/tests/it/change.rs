@@ -1,13 +1,14 @@
 //! Nodes come and go, and the configuration changes, while packets flow.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use integration::cluster::{CONFIG, Cluster};
+use integration::cluster::{CONFIG, Cluster, STORE};
 use integration::eventually::eventually;
-use integration::watch::Ping;
+use integration::watch::{Monitor, Ping, about_us};
 use nix::sys::signal::Signal;
 
-use crate::support::{SETTLE, kernel, pod_of, pods, prove, settle, settled};
+use crate::support::{SETTLE, kernel, pod_of, pods, prove, settle, settled, uninstall};
 
 const PACE: Duration = Duration::from_millis(5);
 
@@ -34,11 +35,8 @@ fn a_node_that_leaves_is_forgotten_and_another_joins() {
     let pings = [n2, n3].map(|to| Ping::begin(&cluster, n1, to.address(false).unwrap(), PACE).unwrap());
 
     cluster.stop("n4", Signal::SIGTERM).unwrap();
-    let program = cluster.programs().pairway.clone();
-    let config = cluster.config_path("n4");
-    let words = [&*program.to_string_lossy(), "uninstall", "--config", &*config.to_string_lossy()];
-    cluster.node("n4").run(&words).unwrap();
-    assert_eq!(kernel(&cluster, "n4"), std::collections::BTreeSet::new());
+    uninstall(&cluster, "n4");
+    assert_eq!(kernel(&cluster, "n4"), BTreeSet::new());
     cluster.forget_pods("n4");
     nodes.retain(|node| node != "n4");
     for node in &nodes {
@@ -137,5 +135,107 @@ fn a_bad_configuration_is_refused_and_the_running_one_kept() {
         })
         .unwrap();
     }
+    prove(&cluster, &nodes);
+}
+
+#[test]
+fn a_node_that_left_while_an_agent_was_away_is_forgotten_when_it_is_back() {
+    let (mut cluster, mut nodes, _) = settled("four-nodes", CONFIG);
+    let blocks = cluster.status("n4").unwrap().blocks;
+    cluster.stop("n1", Signal::SIGTERM).unwrap();
+    cluster.stop("n4", Signal::SIGTERM).unwrap();
+    uninstall(&cluster, "n4");
+    nodes.retain(|node| node != "n4");
+    forgotten(&cluster, "n2", "n4", &blocks);
+    let held = |kernel: &BTreeSet<String>| kernel.iter().any(|line| line.contains(&blocks[0]));
+    assert!(held(&kernel(&cluster, "n1")), "nobody was there to take it away");
+    cluster.start("n1").unwrap();
+    settle(&cluster, &nodes);
+    forgotten(&cluster, "n1", "n4", &blocks);
+    let fdb = kernel(&cluster, "n1");
+    assert!(!fdb.iter().any(|line| line.contains("198.51.100.4")), "{fdb:#?}");
+}
+
+#[test]
+fn a_node_that_moves_to_another_address_is_followed() {
+    let (mut cluster, nodes, _) = settled("four-nodes", CONFIG);
+    pods(&mut cluster, &nodes);
+    let renumber = "ip addr add 198.51.100.33/24 dev eth1; ip addr del 198.51.100.3/24 dev eth1; \
+         ip route replace default via 198.51.100.254";
+    cluster.node("n3").sh(renumber).unwrap();
+    for node in ["n1", "n2", "n4"] {
+        eventually("the new address", SETTLE, || {
+            let pair = cluster.pair(node, "n3", "ipv4").map_err(|err| err.to_string())?;
+            let kernel = kernel(&cluster, node);
+            let old = kernel.iter().find(|line| line.split([' ', '/']).any(|word| word == "198.51.100.3"));
+            if pair.underlay.peer == "198.51.100.33" && old.is_none() {
+                return Ok(());
+            }
+            Err(format!("{pair:?} {old:?}"))
+        })
+        .unwrap();
+    }
+    settle(&cluster, &nodes);
+    prove(&cluster, &nodes);
+}
+
+#[test]
+fn the_tunnel_follows_the_mtu_of_the_underlay() {
+    let (mut cluster, nodes, _) = settled("two-nodes", &format!("{CONFIG}paths: {{ sameSubnet: vxlan }}\n"));
+    pods(&mut cluster, &nodes);
+    for (underlay, tunnel) in [(1400, 1350), (1450, 1400)] {
+        for node in &nodes {
+            cluster.node(node).sh(&format!("ip link set eth1 mtu {underlay}")).unwrap();
+        }
+        for node in &nodes {
+            eventually("the tunnel's MTU", SETTLE, || {
+                let device = cluster.node(node).sh("cat /sys/class/net/pairway-vx4/mtu");
+                let device = device.map_err(|err| err.to_string())?;
+                let pairs = cluster.pairs(node).map_err(|err| err.to_string())?;
+                let told = pairs.iter().all(|pair| pair.mtu == tunnel && pair.ready);
+                if device.trim() == tunnel.to_string() && told {
+                    Ok(())
+                } else {
+                    Err(format!("{device} {pairs:?}"))
+                }
+            })
+            .unwrap();
+        }
+        prove(&cluster, &nodes);
+    }
+}
+
+#[test]
+fn an_emptied_store_gets_everything_back_and_nothing_moves() {
+    let (mut cluster, nodes, _) = settled("four-nodes", CONFIG);
+    let pods = pods(&mut cluster, &nodes);
+    let store = cluster.lab().bind_folder(STORE);
+    let names = |folder: &str| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(store.join(folder)).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| !name.starts_with('.')).collect()
+    };
+    let before = ["nodes", "claims", "pools"].map(names);
+    assert_eq!(before.each_ref().map(BTreeSet::len), [4, 8, 2]);
+    let (n1, n3) = (pod_of(&pods, "n1"), pod_of(&pods, "n3"));
+    let ping = Ping::begin(&cluster, n1, n3.address(false).unwrap(), PACE).unwrap();
+    let monitors = ["n1", "n3"].map(|node| (node, Monitor::begin(cluster.lab(), node, "eth1").unwrap()));
+
+    for folder in ["nodes", "claims", "pools"] {
+        for name in names(folder) {
+            std::fs::remove_file(store.join(folder).join(name)).unwrap();
+        }
+    }
+    eventually("everything to be back", SETTLE, || {
+        let now = ["nodes", "claims", "pools"].map(names);
+        if now == before { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .unwrap();
+    settle(&cluster, &nodes);
+    for (node, monitor) in monitors {
+        let events = monitor.end(cluster.lab(), "eth1").unwrap();
+        assert_eq!(about_us(&events), Vec::<&str>::new(), "{node}");
+    }
+    assert_eq!(ping.end().unwrap().lost, Vec::<u64>::new());
     prove(&cluster, &nodes);
 }

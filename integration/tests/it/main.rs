@@ -5,6 +5,7 @@
 
 mod bird;
 mod change;
+mod demo;
 mod lab;
 mod paths;
 mod repair;

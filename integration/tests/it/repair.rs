@@ -7,7 +7,7 @@ use integration::cluster::{CONFIG, Cluster};
 use integration::eventually::{eventually, timed};
 use nix::sys::signal::Signal;
 
-use crate::support::{SETTLE, kernel, pods, prove, prove_except, settled};
+use crate::support::{SETTLE, kernel, pods, prove, prove_except, settled, uninstall};
 
 /// A deleted object is back within this time.
 const REPAIR: Duration = Duration::from_secs(3);
@@ -126,12 +126,6 @@ fn what_is_not_ours_is_never_touched() {
     uninstall(&cluster, "n1");
     assert_eq!(foreign(&cluster), before);
     assert_eq!(kernel(&cluster, "n1"), BTreeSet::new());
-}
-
-fn uninstall(cluster: &Cluster, node: &str) {
-    let (program, config) = (cluster.programs().pairway.to_string_lossy(), cluster.config_path(node));
-    let config = config.to_string_lossy();
-    cluster.node(node).run(&[&program, "uninstall", "--config", &config]).unwrap();
 }
 
 #[test]

@@ -132,3 +132,33 @@ fn a_pair_without_any_session_uses_the_fallback_from_the_start() {
     settle(&cluster, &nodes);
     wait_for_path(&cluster, "native", "bgp");
 }
+
+#[test]
+fn a_taken_port_179_is_a_condition_and_tunnels_go_on() {
+    let mut cluster = crate::support::cluster("two-nodes", CONFIG);
+    let log = cluster.lab().folder().join("squatter.log");
+    let lab = cluster.programs().lab.to_string_lossy().into_owned();
+    // The responder on n2's address takes the port of BGP there.
+    let words = [&*lab, "respond", "--port", "179", "192.0.2.2", "2001:db8:a::2"];
+    let mut squatter = cluster.node("n2").start(&words, &log).unwrap();
+    eventually("the port to be taken", SETTLE, || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        if text.contains("responding") { Ok(()) } else { Err(text) }
+    })
+    .unwrap();
+    let nodes = cluster.start_all().unwrap();
+    eventually("the condition", SETTLE, || {
+        let status = cluster.status("n2").map_err(|err| err.to_string())?;
+        let known = status.conditions.iter().any(|it| it.kind == "BgpPortInUse");
+        if known && status.ready { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .unwrap();
+    pods(&mut cluster, &nodes);
+    let pair = cluster.pair("n1", "n2", "ipv4").unwrap();
+    assert_eq!(pair.path, "vxlan", "{pair:?}");
+    prove(&cluster, &nodes);
+    squatter.end(Signal::SIGTERM).unwrap();
+    wait_for_path(&cluster, "native", "bgp");
+    let conditions = cluster.status("n2").unwrap().conditions;
+    assert!(conditions.iter().all(|it| it.kind != "BgpPortInUse"), "{conditions:?}");
+}

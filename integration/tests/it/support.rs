@@ -30,7 +30,8 @@ pub(crate) fn programs() -> Programs {
             return path.into();
         }
         let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "node-agent", "--bin", "pairway"])
+            // As integration/test.sh builds it: other features of shared dependencies would be another build.
+            .args(["build", "--quiet", "--workspace", "--bins"])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .unwrap();
@@ -105,4 +106,11 @@ pub(crate) fn kernel(cluster: &Cluster, node: &str) -> BTreeSet<String> {
 /// The pod of a node.
 pub(crate) fn pod_of<'a>(pods: &'a [Pod], node: &str) -> &'a Pod {
     pods.iter().find(|pod| pod.node == node).unwrap()
+}
+
+/// Runs `pairway uninstall` on a node.
+pub(crate) fn uninstall(cluster: &Cluster, node: &str) {
+    let (program, config) = (cluster.programs().pairway.to_string_lossy(), cluster.config_path(node));
+    let config = config.to_string_lossy();
+    cluster.node(node).run(&[&program, "uninstall", "--config", &config]).unwrap();
 }
