@@ -3,6 +3,9 @@
 //! An event only says "look again": nothing is taken from its content. Left out are what our own socket wrote (a
 //! filter in the kernel, so that programming 10,000 routes does not come back as 10,000 wake-ups), neighbours of
 //! foreign devices (ARP goes on all the time), and routes of others that neither cover nor equal a watched prefix.
+//!
+//! The kernel signs a few notifications with nobody's port, whoever caused them: FDB entries, deleted neighbours,
+//! `rp_filter`, what goes with a device. After such changes of ours there is one wake-up too many.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -42,10 +45,14 @@ impl Monitor {
     /// # Errors
     /// Netlink is not to be had.
     pub fn open(marks: Marks, writer: u32) -> io::Result<Self> {
+        Self::subscribe(marks, writer, RECEIVE_BUFFER)
+    }
+
+    fn subscribe(marks: Marks, writer: u32, receive_buffer: usize) -> io::Result<Self> {
         let mut async_socket = TokioSocket::new(NETLINK_ROUTE)?;
         let socket = async_socket.socket_mut();
         socket.bind_auto()?;
-        set_receive_buffer(socket, RECEIVE_BUFFER)?;
+        set_receive_buffer(socket, receive_buffer)?;
         // The filter first, so that nothing of ours slips in before it.
         SockRef::from(&*socket).attach_filter(&filter(writer))?;
         for group in GROUPS {

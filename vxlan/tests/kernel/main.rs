@@ -3,7 +3,14 @@
 //!
 //! Needs root: without it every test here fails, none passes unseen.
 
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get ends it")]
+
+mod batch;
 mod conform;
+mod foreign;
 mod namespace;
 mod objects;
+mod repair;
 mod silent;
+mod switch;
+mod watch;

@@ -22,12 +22,15 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
         ip("link set lo up");
         for name in ["all", "default"] {
             std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "0").expect("sysctl");
+            // Else duplicate address detection ends seconds later, with an event.
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0").expect("sysctl");
         }
         ip("link add eth0 type veth peer name eth0p");
         ip("link set eth0p up");
         ip("addr add 192.0.2.1/24 dev eth0");
         ip("link set eth0 up");
         underlay_ipv6();
+        eventually(|| !ip("-6 addr").contains("tentative"));
         test();
     });
     if let Err(panic) = thread.join() {

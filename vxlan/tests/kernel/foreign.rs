@@ -1,0 +1,159 @@
+//! What is not ours is reported and never touched.
+
+use vxlan::{Dataplane, NexthopId, Report, RouteKey, State, reconcile};
+
+use crate::namespace::{add_peer, id, ids, in_namespace, ip, kernel, mesh, native, node, route_key, settle};
+
+/// A pass that knows of routes of others.
+fn watchful(wanted: &State) -> Report {
+    let mut kernel = kernel();
+    let watched: Vec<_> = wanted.routes.keys().map(|key| key.prefix).collect();
+    let observed = kernel.observe(&watched).expect("an observation");
+    reconcile(&mut kernel, &observed, wanted)
+}
+
+fn conflict(report: &Report) -> (&str, &str) {
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    assert_eq!(report.conflicts.len(), 1, "{:#?}", report.conflicts);
+    (&report.conflicts[0].wanted, &report.conflicts[0].found)
+}
+
+#[test]
+fn a_device_of_our_name_without_our_mark_is_left_alone() {
+    in_namespace(|| {
+        ip("link add vx4 type bridge");
+        ip("link set vx4 addrgenmode none");
+        ip("link set vx4 up");
+        ip("addr add 10.9.0.1/24 dev vx4");
+        ip("neigh add 10.9.0.2 lladdr 02:00:00:00:00:99 dev vx4 nud permanent");
+        let before = (ip("addr show dev vx4"), ip("neigh show dev vx4"));
+        let mut wanted = mesh([7]);
+        add_peer(&mut wanted, 9, native(9));
+        let report = watchful(&wanted);
+        let (ours, found) = conflict(&report);
+        assert_eq!(ours, "device vx4");
+        assert!(found.contains("kind bridge"), "{found}");
+        assert_eq!(before, (ip("addr show dev vx4"), ip("neigh show dev vx4")));
+        // What does not need the device works.
+        assert!(ip("route show").contains("10.244.9.0/24"));
+
+        ip("link delete vx4");
+        settle(&mut kernel(), &wanted);
+    });
+}
+
+#[test]
+fn another_vxlan_device_with_our_vni_and_port_is_left_alone() {
+    in_namespace(|| {
+        ip("link add flannel.1 type vxlan id 4096 dstport 4789 local 192.0.2.1 dev eth0");
+        let before = ip("-d link show dev flannel.1");
+        let report = watchful(&mesh([7]));
+        assert_eq!(conflict(&report).0, "device vx4");
+        assert!(report.conflicts[0].found.starts_with("VXLAN device flannel.1"));
+        assert!(report.applied.is_empty(), "{:#?}", report.applied);
+        assert_eq!(before, ip("-d link show dev flannel.1"));
+    });
+}
+
+#[test]
+fn routes_of_others_are_left_alone_whatever_their_metric() {
+    in_namespace(|| {
+        settle(&mut kernel(), &node());
+        let mut wanted = mesh([7]);
+        wanted.routes.retain(|key, _| key.prefix.addr().is_ipv4());
+        wanted.nexthops.retain(|_, nexthop| nexthop.gateway.address.is_ipv4());
+        let route = wanted.routes.remove(&route_key("10.244.7.0/24")).unwrap();
+        wanted.routes.insert(RouteKey { metric: 50, ..route_key("10.244.7.0/24") }, route);
+        for (metric, conflicts) in [(50, 1), (49, 1), (51, 0)] {
+            let theirs = format!("10.244.7.0/24 via 192.0.2.9 dev eth0 proto bird metric {metric}");
+            ip(&format!("route add {theirs}"));
+            let report = watchful(&wanted);
+            assert!(report.failures.is_empty(), "{:#?}", report.failures);
+            assert_eq!(report.conflicts.len(), conflicts, "metric {metric}");
+            assert!(ip("route show proto bird").contains("10.244.7.0/24 via 192.0.2.9"), "metric {metric}");
+            assert_eq!(ip("route show proto 155").is_empty(), conflicts == 1, "metric {metric}");
+            ip(&format!("route delete {theirs}"));
+            settle(&mut kernel(), &node());
+        }
+    });
+}
+
+#[test]
+fn a_nexthop_object_of_somebody_else_in_our_range_is_left_alone() {
+    in_namespace(|| {
+        let NexthopId(number) = ids(7)[0];
+        ip(&format!("nexthop add id {number} via 192.0.2.99 dev eth0"));
+        let before = ip(&format!("nexthop show id {number}"));
+        let mut wanted = mesh([7]);
+        wanted.nexthops.retain(|id, _| id.0 == number);
+        wanted.routes.retain(|key, _| key.prefix.addr().is_ipv4());
+        let report = watchful(&wanted);
+        assert_eq!(conflict(&report).0, format!("nexthop {number}"));
+        assert!(ip("route show proto 155").is_empty(), "no route of ours leads to it");
+        assert_eq!(before, ip(&format!("nexthop show id {number}")));
+        // Not deleted either, when nothing is wanted; nor a group of our protocol number.
+        ip(&format!("nexthop add id {} group {number} proto 155", number + 50));
+        assert!(watchful(&State::default()).failures.is_empty());
+        assert!(ip("nexthop show").contains("group"));
+        assert_eq!(before, ip(&format!("nexthop show id {number}")));
+    });
+}
+
+#[test]
+fn everything_foreign_survives_a_whole_life() {
+    in_namespace(|| {
+        ip("route add 198.51.100.0/24 via 192.0.2.9 dev eth0");
+        ip("route add 10.0.0.0/8 via 192.0.2.9 dev eth0 proto bird metric 9");
+        ip("-6 route add fd10::/16 via 2001:db8::9 dev eth0");
+        ip("route add 10.244.7.0/24 via 192.0.2.9 dev eth0 table 77");
+        ip("rule add from 10.244.0.0/16 lookup 9000 pref 110");
+        ip("rule add fwmark 7 lookup 77 pref 200");
+        ip("nexthop add id 7 via 192.0.2.9 dev eth0");
+        ip("neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent");
+        ip("link add other type vxlan id 7 dstport 8472 local 192.0.2.1 dev eth0");
+        ip("link set other addrgenmode none");
+        ip("link set other up");
+        crate::namespace::run("bridge", "fdb add 02:00:00:00:00:07 dev other dst 192.0.2.7 self");
+        let all = || {
+            let shown = [
+                "route show table all",
+                "-6 route show table all",
+                "rule",
+                "nexthop",
+                "-d link show dev other",
+            ];
+            shown.map(ip).join("\n")
+                + &ip("neigh show nud permanent")
+                + &crate::namespace::run("bridge", "fdb show")
+        };
+        let before = all();
+        let mut wanted = mesh([7, 8]);
+        add_peer(&mut wanted, 9, native(9));
+        let rule = vxlan::Rule { priority: 110, from: "10.244.0.0/16".parse().unwrap(), table: 9000 };
+        wanted.rules.insert(rule);
+        let mut kernel = kernel();
+        settle(&mut kernel, &wanted);
+        wanted.links.values_mut().for_each(|link| link.vni.0 += 1);
+        settle(&mut kernel, &wanted);
+        settle(&mut kernel, &State::default());
+        assert_eq!(before, all());
+    });
+}
+
+#[test]
+fn what_carries_our_mark_in_another_form_is_replaced_or_deleted() {
+    in_namespace(|| {
+        ip("route add 10.244.7.0/24 via 192.0.2.9 dev eth0 proto 155");
+        ip("route add blackhole 10.244.8.0/24 proto 155");
+        ip(
+            "-6 route add fd10:244:0:7::/64 proto 155 nexthop via 2001:db8::9 dev eth0 nexthop via 2001:db8::a dev eth0",
+        );
+        let mut kernel = kernel();
+        settle(&mut kernel, &mesh([7]));
+        let routes = ip("route show proto 155");
+        assert!(routes.starts_with(&format!("10.244.7.0/24 nhid {}", id(14).0)), "{routes}");
+        assert_eq!(routes.lines().count(), 1, "{routes}");
+        let routes = ip("-6 route show proto 155");
+        assert!(routes.contains("dev vx4") && !routes.contains("2001:db8"), "{routes}");
+    });
+}

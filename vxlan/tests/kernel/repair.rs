@@ -1,0 +1,114 @@
+//! Whatever happens to our objects, one pass brings them back.
+
+use crate::namespace::{
+    add_peer, eventually, ids, in_namespace, ip, ip_json, kernel, mesh, native, run, settle, underlay_ipv6,
+    wait_for_state,
+};
+
+/// Everything of ours as other programs show it, without what a new device or object makes different.
+fn shown() -> String {
+    let present = ip_json("-j link").iter().any(|link| link["ifname"] == "vx4");
+    let mut lines =
+        vec![ip("route show proto 155"), ip("-6 route show proto 155"), ip("nexthop show proto 155")];
+    if present {
+        lines.extend([
+            ip("neigh show dev vx4"),
+            ip("-br addr show dev vx4"),
+            run("bridge", "fdb show dev vx4"),
+        ]);
+    }
+    let mut lines: Vec<&str> = lines.iter().flat_map(|text| text.lines()).collect();
+    lines.sort_unstable();
+    lines.join("\n")
+}
+
+/// Damages what is there and expects one pass to mend it.
+fn repaired_after(damage: impl FnOnce() + Send + 'static) {
+    in_namespace(move || {
+        let mut wanted = mesh([7, 8]);
+        add_peer(&mut wanted, 9, native(9));
+        let mut kernel = kernel();
+        settle(&mut kernel, &wanted);
+        let before = shown();
+        assert!(before.contains("10.244.7.0/24") && before.contains("10.244.9.0/24"), "{before}");
+        damage();
+        assert_ne!(before, shown(), "the damage shows");
+        settle(&mut kernel, &wanted);
+        assert_eq!(before, shown());
+    });
+}
+
+#[test]
+fn the_device_deleted() {
+    repaired_after(|| drop(ip("link delete vx4")));
+}
+
+#[test]
+fn the_device_down_and_up() {
+    repaired_after(|| {
+        ip("link set vx4 down");
+        ip("link set vx4 up");
+    });
+}
+
+#[test]
+fn the_device_renamed() {
+    repaired_after(|| drop(ip("link set vx4 name stray0")));
+}
+
+#[test]
+fn the_device_given_another_address_and_another_mac() {
+    repaired_after(|| {
+        ip("addr del 10.244.1.0/32 dev vx4");
+        ip("addr add 10.244.77.0/32 dev vx4");
+        ip("link set vx4 address 02:00:00:00:00:77");
+    });
+}
+
+#[test]
+fn the_underlay_down_and_up() {
+    repaired_after(|| {
+        ip("link set eth0 down");
+        ip("link set eth0 up");
+        underlay_ipv6();
+    });
+}
+
+#[test]
+fn the_underlay_without_carrier_for_a_while() {
+    repaired_after(|| {
+        ip("link set eth0p down");
+        eventually(|| !ip("nexthop").contains("dev eth0"));
+        ip("link set eth0p up");
+        wait_for_state("eth0", "UP");
+    });
+}
+
+#[test]
+fn the_underlay_deleted_and_made_anew() {
+    repaired_after(|| {
+        ip("link delete eth0");
+        assert!(ip_json("-j link").iter().all(|link| link["ifname"] != "vx4"), "the tunnel goes with it");
+        ip("link add eth0 type veth peer name eth0p");
+        ip("link set eth0p up");
+        ip("addr add 192.0.2.1/24 dev eth0");
+        ip("link set eth0 up");
+        underlay_ipv6();
+    });
+}
+
+#[test]
+fn routes_neighbours_and_nexthops_deleted_or_bent() {
+    repaired_after(|| {
+        ip("route del 10.244.7.0/24");
+        ip("-6 route del fd10:244:0:8::/64");
+        ip("neigh flush dev vx4 nud permanent");
+        run("bridge", "fdb replace 02:00:00:00:01:07 dev vx4 dst 192.0.2.77 self");
+        run("bridge", "fdb del 02:00:00:00:01:08 dev vx4 self");
+        ip(&format!("nexthop del id {}", ids(9)[0].0));
+        ip(&format!("nexthop replace id {} via 192.0.2.66 dev eth0 proto 155", ids(7)[0].0));
+        ip("route add 10.244.66.0/24 via 192.0.2.9 dev eth0 proto 155");
+        ip("neigh add 10.244.66.0 lladdr 02:00:00:00:00:66 dev vx4 nud permanent proto 155");
+        run("bridge", "fdb add 02:00:00:00:01:66 dev vx4 dst 192.0.2.66 self");
+    });
+}

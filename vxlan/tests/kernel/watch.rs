@@ -1,0 +1,152 @@
+//! The monitor wakes for what concerns us and sleeps through the rest.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use vxlan::State;
+use vxlan::netlink::{Kernel, Monitor};
+
+use crate::namespace::{
+    add_peer, ids, in_namespace, ip, kernel, marks, mesh, native, pass, run, settle, wait_for_state,
+};
+
+/// Silence this long is silence: events are there before the command that makes them returns.
+const QUIET: Duration = Duration::from_millis(150);
+const SOON: Duration = Duration::from_secs(10);
+
+struct Watch {
+    runtime: tokio::runtime::Runtime,
+    monitor: Monitor,
+    kernel: Kernel,
+    wanted: State,
+}
+
+impl Watch {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut wanted = mesh([7, 8]);
+        add_peer(&mut wanted, 9, native(9));
+        let mut kernel = kernel();
+        settle(&mut kernel, &wanted);
+        let entered = runtime.enter();
+        let monitor = Monitor::open(marks(), kernel.port()).expect("a monitor");
+        drop(entered);
+        let mut watch = Self { runtime, monitor, kernel, wanted };
+        // New links tell of their state up to a second later.
+        wait_for_state("eth0", "UP");
+        wait_for_state("eth0p", "UP");
+        watch.settle();
+        watch
+    }
+
+    /// Until it is quiet.
+    fn settle(&mut self) {
+        let quiet = |watch: &mut Self| {
+            watch.runtime.block_on(async { timeout(QUIET, watch.monitor.changed()).await }).is_err()
+        };
+        assert!((0..50).any(|_| quiet(self)), "it never gets quiet");
+    }
+
+    fn wakes_for(&mut self, what: &str) {
+        let woken = self.runtime.block_on(async { timeout(SOON, self.monitor.changed()).await });
+        woken.unwrap_or_else(|_| panic!("{what}: no wake-up")).expect("a working socket");
+        // What a command causes may come in several events.
+        self.settle();
+    }
+
+    fn sleeps_through(&mut self, what: &str) {
+        let woken = self.runtime.block_on(async { timeout(QUIET, self.monitor.changed()).await });
+        assert!(woken.is_err(), "{what}: a wake-up");
+    }
+}
+
+#[test]
+fn our_own_changes_do_not_wake_us_and_the_same_by_others_do() {
+    in_namespace(|| {
+        let mut watch = Watch::start();
+        let nexthops = watch.wanted.nexthops.clone();
+        watch.wanted.routes.clear();
+        watch.wanted.nexthops.clear();
+        let report = pass(&mut watch.kernel, &watch.wanted);
+        assert!(report.failures.is_empty() && report.applied.len() == 12, "{report:#?}");
+        watch.sleeps_through("our own deletions");
+        watch.wanted = State { nexthops, ..mesh([7, 8, 9]) };
+        let report = pass(&mut watch.kernel, &watch.wanted);
+        assert!(report.failures.is_empty() && report.applied.len() == 12, "{report:#?}");
+        watch.sleeps_through("our own additions");
+        ip("route del 10.244.7.0/24");
+        watch.wakes_for("a deletion by somebody else");
+    });
+}
+
+#[test]
+fn every_kind_of_damage_wakes_us() {
+    in_namespace(|| {
+        let mut watch = Watch::start();
+        let damages = [
+            "route del 10.244.7.0/24".to_owned(),
+            "-6 route del fd10:244:0:7::/64".to_owned(),
+            "neigh del 10.244.7.0 dev vx4".to_owned(),
+            "neigh replace 10.244.8.0 lladdr 02:00:00:00:00:55 dev vx4 nud permanent".to_owned(),
+            format!("nexthop replace id {} via 192.0.2.66 dev eth0", ids(8)[0].0),
+            format!("nexthop del id {}", ids(8)[0].0),
+            "addr del 10.244.1.0/32 dev vx4".to_owned(),
+            "link set vx4 mtu 1400".to_owned(),
+            "link set vx4 name stray0".to_owned(),
+            "link set stray0 down".to_owned(),
+            "link del stray0".to_owned(),
+            "addr add 192.0.2.77/24 dev eth0".to_owned(),
+            "link set eth0 mtu 1400".to_owned(),
+            "route add default via 192.0.2.254".to_owned(),
+            "rule add from 10.244.0.0/16 lookup 9000 pref 110 proto 155".to_owned(),
+        ];
+        for damage in damages {
+            ip(&damage);
+            watch.wakes_for(&damage);
+        }
+        std::fs::write("/proc/sys/net/ipv4/conf/eth0/rp_filter", "1").unwrap();
+        watch.wakes_for("rp_filter of the underlay");
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").unwrap();
+        watch.wakes_for("rp_filter of all");
+    });
+}
+
+#[test]
+fn the_forwarding_database_is_watched_and_so_is_a_new_device() {
+    in_namespace(|| {
+        let mut watch = Watch::start();
+        run("bridge", "fdb del 02:00:00:00:01:07 dev vx4 self");
+        watch.wakes_for("an FDB entry deleted");
+        ip("link del vx4");
+        watch.wakes_for("the device deleted");
+        let wanted = watch.wanted.clone();
+        assert!(pass(&mut watch.kernel, &wanted).failures.is_empty());
+        watch.settle();
+        // A device of our own making is known at once.
+        ip("neigh del 10.244.7.0 dev vx4");
+        watch.wakes_for("a neighbour on the new device");
+    });
+}
+
+#[test]
+fn others_business_does_not_wake_us() {
+    in_namespace(|| {
+        let mut watch = Watch::start();
+        for _ in 0..3 {
+            ip("neigh add 192.0.2.50 lladdr 02:00:00:00:00:50 dev eth0 nud reachable");
+            ip("neigh del 192.0.2.50 dev eth0");
+        }
+        watch.sleeps_through("neighbours on the underlay");
+        ip("route add 198.51.100.0/24 via 192.0.2.9 dev eth0");
+        ip("nexthop add id 7 via 192.0.2.9 dev eth0");
+        watch.sleeps_through("routes and nexthops of others");
+        // Unless they may stand in our way.
+        watch.monitor.watch(vec!["10.244.7.0/24".parse().unwrap()]);
+        ip("route add 10.0.0.0/8 via 192.0.2.9 dev eth0");
+        watch.wakes_for("a foreign route that covers a watched prefix");
+        ip("route add 10.244.7.0/25 via 192.0.2.9 dev eth0");
+        watch.sleeps_through("a foreign route inside of a block");
+        ip("nexthop add id 1342177999 via 192.0.2.9 dev eth0");
+        watch.wakes_for("a foreign nexthop in our range");
+    });
+}
