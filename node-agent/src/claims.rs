@@ -255,9 +255,11 @@ impl ClaimKeeper {
             return self.lose(block, holder.clone(), pass.now);
         }
         match pass.claim(&claim).await {
-            Some(Ok(ClaimOutcome::Claimed)) => {
+            // Right after a claim the snapshot may lag behind it: no news then.
+            Some(Ok(ClaimOutcome::Claimed)) if self.vanished.contains_key(&block) => {
                 tracing::info!(%block, "the claim was not in the store; it stands there again");
             }
+            Some(Ok(ClaimOutcome::Claimed)) => {}
             Some(Ok(ClaimOutcome::TakenBy(Some(holder)))) => self.lose(block, holder, pass.now),
             Some(Ok(ClaimOutcome::TakenBy(None))) => pass.conditions.push(unreadable(block)),
             Some(Err(why)) => pass.conditions.push(not_stored(block, &why)),

@@ -1,5 +1,5 @@
 //! The command line. Every command is a function from values to text, so that it is tested without an agent;
-//! only [`client`] talks to one.
+//! only `client` talks to one.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
