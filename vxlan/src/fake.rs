@@ -26,6 +26,8 @@ use world::World;
 
 /// Error numbers of Linux (`asm-generic/errno.h`) that this kernel answers with.
 pub mod errno {
+    /// Operation not permitted: the device is not ours.
+    pub const EPERM: i32 = 1;
     /// No such file or directory: neighbour, FDB entry, nexthop or rule that is not there; replace of a missing route.
     pub const ENOENT: i32 = 2;
     /// No such process: route that is not there.
@@ -320,15 +322,14 @@ impl FakeKernel {
     pub fn set_mtu(&self, name: &str, mtu: u32) {
         let link = link_name(name);
         self.by_others(format!("mtu of {name}: {mtu}"), |world| {
-            let Some(old) = world.device(&link).map(|device| device.mtu) else { return };
+            if world.device(&link).is_some_and(|device| device.mtu != mtu) {
+                world.announce_mtu(&link, mtu);
+            }
             if let Some(interface) = world.interfaces.get_mut(&link) {
                 interface.mtu = mtu;
             }
             if let Some(device) = world.ours.links.get_mut(&link) {
                 device.mtu = mtu;
-            }
-            if old != mtu {
-                effects::mtu_changed(&mut world.ours, &link, old, mtu);
             }
         });
     }

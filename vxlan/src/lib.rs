@@ -15,6 +15,8 @@ mod reconcile;
 mod state;
 #[cfg(test)]
 mod testing;
+#[cfg(any(test, feature = "fake", feature = "io"))]
+mod watched;
 
 pub use diff::{Change, Conflict, Diff, diff};
 pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Report, reconcile};

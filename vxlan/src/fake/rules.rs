@@ -11,7 +11,7 @@ use crate::state::{
 
 use super::errno::{
     EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOENT, ENXIO,
-    EOPNOTSUPP, ERANGE, ESRCH,
+    EOPNOTSUPP, EPERM, ERANGE, ESRCH,
 };
 use super::world::{Device, World};
 
@@ -35,12 +35,12 @@ impl World {
                 Ok(())
             }
             Change::DeleteNeighbor(key) => {
-                self.device(&key.link).ok_or(ENODEV)?;
+                self.our_device(&key.link)?;
                 self.ours.neighbors.remove(key).map(drop).ok_or(ENOENT)
             }
             Change::SetFdb(key, remote) => self.set_fdb(key, *remote),
             Change::DeleteFdb(key) => {
-                self.device(&key.link).ok_or(ENODEV)?;
+                self.our_device(&key.link)?;
                 self.ours.fdb.remove(key).map(drop).ok_or(ENOENT)
             }
             Change::AddNexthop(id, nexthop) => self.add_nexthop(*id, nexthop),
@@ -52,6 +52,12 @@ impl World {
             Change::AddRule(rule) => self.ours.rules.insert(*rule).then_some(()).ok_or(EEXIST),
             Change::DeleteRule(rule) => self.ours.rules.remove(rule).then_some(()).ok_or(ENOENT),
         }
+    }
+
+    /// A device that carries our mark; on others nothing is changed but `rp_filter`.
+    fn our_device(&self, name: &LinkName) -> Result<Device, i32> {
+        let device = self.device(name).ok_or(ENODEV)?;
+        if self.ours.links.contains_key(name) { Ok(device) } else { Err(EPERM) }
     }
 
     fn add_link(&mut self, name: &LinkName, link: &VxlanLink) -> Answer {
@@ -69,6 +75,7 @@ impl World {
         let mtu = link.mtu.min(largest_mtu(underlay, link));
         let index = self.next_index();
         self.indices.insert(name.clone(), index);
+        self.announced_mtu.insert(name.clone(), mtu);
         self.ours.links.insert(name.clone(), VxlanLink { mtu, ..link.clone() });
         self.ours.rp_filter.insert(name.clone(), 0);
         Ok(())
@@ -76,6 +83,7 @@ impl World {
 
     /// In the order in which the kernel goes through a request; what came before an error stays.
     fn set_link(&mut self, name: &LinkName, link: &VxlanLink) -> Answer {
+        self.our_device(name)?;
         let now = self.ours.links.get(name).ok_or(ENODEV)?;
         if now.id() != link.id() {
             return Err(EOPNOTSUPP);
@@ -84,19 +92,18 @@ impl World {
         let moved = now.underlay != link.underlay;
         let underlay = self.device(&link.underlay).ok_or(ENODEV)?;
         let largest = largest_mtu(underlay, link);
-        // With its underlay changed, a device gets its MTU cut without a word.
-        let mut new = VxlanLink { mtu: if moved { mtu.min(largest) } else { mtu }, up, ..link.clone() };
+        // With its underlay changed, a device gets its MTU cut without a word, not even to IPv6.
+        let cut = if moved { mtu.min(largest) } else { mtu };
+        let mut new = VxlanLink { mtu: cut, up, ..link.clone() };
         if mac != link.mac {
             effects::mac_changed(&mut self.ours, name);
         }
-        let fits = link.mtu == new.mtu || (ETH_MIN_MTU..=largest).contains(&link.mtu);
+        let fits = link.mtu == cut || (ETH_MIN_MTU..=largest).contains(&link.mtu);
         if fits {
-            new.mtu = link.mtu;
-        }
-        if mtu != new.mtu {
-            effects::mtu_changed(&mut self.ours, name, mtu, new.mtu);
-        }
-        if fits {
+            if link.mtu != cut {
+                self.announce_mtu(name, link.mtu);
+                new.mtu = link.mtu;
+            }
             new.up = link.up;
             if up && !link.up {
                 effects::link_down(&mut self.ours, name);
@@ -107,9 +114,7 @@ impl World {
     }
 
     fn delete_link(&mut self, name: &LinkName) -> Answer {
-        if !self.ours.links.contains_key(name) {
-            return Err(ENODEV);
-        }
+        self.our_device(name)?;
         self.remove_interface(name);
         Ok(())
     }
@@ -121,7 +126,7 @@ impl World {
     }
 
     fn add_address(&mut self, address: &Address) -> Answer {
-        let device = self.device(&address.link).ok_or(ENODEV)?;
+        let device = self.our_device(&address.link)?;
         if address.address.addr().is_ipv6() && device.mtu < effects::IPV6_MIN_MTU {
             return Err(EINVAL);
         }
@@ -133,7 +138,7 @@ impl World {
     }
 
     fn delete_address(&mut self, address: &Address) -> Answer {
-        let device = self.device(&address.link).ok_or(ENODEV)?;
+        let device = self.our_device(&address.link)?;
         if address.address.addr().is_ipv6() && device.mtu < effects::IPV6_MIN_MTU {
             return Err(ENXIO);
         }
@@ -147,7 +152,7 @@ impl World {
     }
 
     fn check_neighbor(&self, key: &NeighborKey) -> Answer {
-        let device = self.device(&key.link).ok_or(ENODEV)?;
+        let device = self.our_device(&key.link)?;
         if key.address.is_ipv6() && device.mtu < effects::IPV6_MIN_MTU {
             return Err(EINVAL);
         }
@@ -155,8 +160,8 @@ impl World {
     }
 
     fn set_fdb(&mut self, key: &FdbKey, remote: IpAddr) -> Answer {
-        self.device(&key.link).ok_or(ENODEV)?;
-        let device = self.ours.links.get(&key.link).ok_or(EOPNOTSUPP)?;
+        self.our_device(&key.link)?;
+        let device = self.ours.links.get(&key.link).ok_or(ENODEV)?;
         if device.local.is_ipv4() != remote.is_ipv4() {
             return Err(EAFNOSUPPORT);
         }

@@ -10,6 +10,7 @@ use crate::state::{
     Address, InstalledRoute, Interface, InterfaceAddress, LinkName, NexthopId, Observed, Route, RouteKey,
     RouteTarget, State, VxlanLink,
 };
+use crate::watched::Watched;
 
 /// `RTPROT_KERNEL`.
 const KERNEL: u8 = 2;
@@ -23,6 +24,8 @@ pub(super) struct World {
     pub(super) ours: State,
     /// Indices of our devices.
     pub(super) indices: BTreeMap<LinkName, u32>,
+    /// MTUs of our devices as IPv6 knows them.
+    pub(super) announced_mtu: BTreeMap<LinkName, u32>,
     /// Devices of others.
     pub(super) interfaces: BTreeMap<LinkName, Interface>,
     /// Routes of others, without those that follow from addresses.
@@ -89,15 +92,14 @@ impl World {
     }
 
     pub(super) fn observe(&self, watched: &[IpNet]) -> Observed {
+        let watched = Watched::new(watched.iter().copied());
         let foreign = self.routes.values().cloned().chain(self.connected());
         let (mut default_routes, others): (Vec<_>, Vec<_>) =
             foreign.partition(|route| route.key.prefix.prefix_len() == 0);
         default_routes.retain(|route| route.key.table == MAIN);
         default_routes.sort_by_key(|route| (route.key.prefix, route.key.metric));
-        let mut foreign_routes: Vec<_> = others
-            .into_iter()
-            .filter(|route| watched.iter().any(|prefix| route.key.prefix.contains(prefix)))
-            .collect();
+        let mut foreign_routes: Vec<_> =
+            others.into_iter().filter(|route| watched.covered_by(&route.key.prefix)).collect();
         foreign_routes.sort_by_key(|route| route.key);
         let mut ours = self.ours.clone();
         for name in self.interfaces.keys().chain(ours.links.keys()) {
@@ -150,6 +152,7 @@ impl World {
         self.lose_foreign_routes(link);
         self.interfaces.remove(link);
         self.indices.remove(link);
+        self.announced_mtu.remove(link);
         let foreign: BTreeSet<IpAddr> = self
             .interfaces
             .values()
@@ -167,6 +170,7 @@ impl World {
         };
         move_key(&mut self.interfaces, from, to);
         move_key(&mut self.indices, from, to);
+        move_key(&mut self.announced_mtu, from, to);
         let ours = &mut self.ours;
         move_key(&mut ours.links, from, to);
         move_key(&mut ours.rp_filter, from, to);
@@ -215,6 +219,15 @@ impl World {
         }
         if !up {
             effects::link_down(&mut self.ours, link);
+        }
+    }
+
+    /// Tells IPv6 of the new MTU of a device.
+    pub(super) fn announce_mtu(&mut self, link: &LinkName, mtu: u32) {
+        let known = self.announced_mtu.get(link).copied();
+        if let Some(old) = known.or_else(|| self.device(link).map(|device| device.mtu)) {
+            effects::mtu_changed(&mut self.ours, link, old, mtu);
+            self.announced_mtu.insert(link.clone(), mtu);
         }
     }
 

@@ -19,6 +19,7 @@ use netlink_sys::{AsyncSocket, TokioSocket};
 use socket2::{SockFilter, SockRef};
 
 use crate::state::Marks;
+use crate::watched::Watched;
 
 use super::channel::{Channel, Message, messages, set_receive_buffer};
 use super::{link, neighbor, nexthop, observe, route};
@@ -58,14 +59,15 @@ impl Monitor {
         for group in GROUPS {
             socket.add_membership(group)?;
         }
-        let mut relevance = Relevance { marks, writer, watched: Vec::new(), devices: BTreeSet::new() };
+        let mut relevance =
+            Relevance { marks, writer, watched: Watched::default(), devices: BTreeSet::new() };
         relevance.reread()?;
         Ok(Self { socket: async_socket, buffer: Vec::with_capacity(READ_BYTES), relevance })
     }
 
     /// Prefixes for which routes of others matter: the same that [`crate::Dataplane::observe`] gets.
     pub fn watch(&mut self, prefixes: Vec<IpNet>) {
-        self.relevance.watched = prefixes;
+        self.relevance.watched = Watched::new(prefixes);
     }
 
     /// Waits until the kernel has changed in a way that concerns us; all that came till then counts as one change.
@@ -112,7 +114,7 @@ impl fmt::Debug for Monitor {
 struct Relevance {
     marks: Marks,
     writer: u32,
-    watched: Vec<IpNet>,
+    watched: Watched,
     /// Indices of our devices.
     devices: BTreeSet<u32>,
 }
@@ -149,7 +151,7 @@ impl Relevance {
             route::RTM_NEWROUTE | route::RTM_DELROUTE => route::decode(message.body).is_some_and(|found| {
                 found.protocol == self.marks.route_protocol
                     || found.key.prefix.prefix_len() == 0
-                    || self.watched.iter().any(|prefix| found.key.prefix.contains(prefix))
+                    || self.watched.covered_by(&found.key.prefix)
             }),
             nexthop::RTM_NEWNEXTHOP | nexthop::RTM_DELNEXTHOP => {
                 nexthop::decode(message.body).is_none_or(|object| self.marks.owns_nexthop(object.id))

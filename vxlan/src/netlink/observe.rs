@@ -10,6 +10,7 @@ use crate::reconcile::ObserveError;
 use crate::state::{
     Address, FdbKey, InstalledRoute, Interface, LinkName, Marks, NeighborKey, Nexthop, Observed, VxlanLink,
 };
+use crate::watched::Watched;
 
 use super::channel::Channel;
 use super::link::{Link, RTM_GETLINK, RTM_NEWLINK};
@@ -189,12 +190,13 @@ impl Look<'_> {
     }
 
     fn routes(&mut self, channel: &mut Channel, watched: &[IpNet]) -> io::Result<()> {
+        let watched = Watched::new(watched.iter().copied());
         for family in [libc::AF_INET, libc::AF_INET6] {
             let mut body = [0; route::HEADER];
             body[0] = u8::try_from(family).unwrap_or(0);
             let dumped = channel.dump(route::RTM_GETROUTE, &body, |kind, body| {
                 if let Some(found) = route::decode(body).filter(|_| kind == route::RTM_NEWROUTE) {
-                    self.take_route(found, watched);
+                    self.take_route(found, &watched);
                 }
             });
             absent_ipv6(family, dumped)?;
@@ -204,7 +206,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn take_route(&mut self, found: route::Installed, watched: &[IpNet]) {
+    fn take_route(&mut self, found: route::Installed, watched: &Watched) {
         if found.protocol == self.marks.route_protocol {
             self.seen.ours.routes.insert(found.key, found.route);
             return;
@@ -213,7 +215,7 @@ impl Look<'_> {
         let matters = if default {
             found.key.table == MAIN && found.unicast
         } else {
-            watched.iter().any(|prefix| found.key.prefix.contains(prefix))
+            watched.covered_by(&found.key.prefix)
         };
         if !matters {
             return;

@@ -21,8 +21,9 @@ fn pick<T: Clone>(rng: &mut Rng, choices: &[T]) -> T {
     choices[rng.usize(..choices.len())].clone()
 }
 
-fn ours_or_missing(rng: &mut Rng) -> LinkName {
-    link(pick(rng, &["vx4", "vx4", "vx4", "vx6", "vy4"]))
+/// Mostly one of ours, be it there or not.
+fn some_device(rng: &mut Rng) -> LinkName {
+    link(pick(rng, &["vx4", "vx4", "vx4", "vx4", "vx4", "vx4", "vx6", "vx6", "vy4", "vy4", "eth0"]))
 }
 
 fn device(rng: &mut Rng, name: &LinkName) -> VxlanLink {
@@ -32,7 +33,7 @@ fn device(rng: &mut Rng, name: &LinkName) -> VxlanLink {
         vni: Vni(pick(rng, &[4096, 4096, 4096, 4097])),
         port: pick(rng, &[4789, 4789, 4789, 4790]),
         local: pick(rng, &local).parse().unwrap(),
-        underlay: link(pick(rng, &["eth0", "eth0", "eth0", "eth0", "eth9"])),
+        underlay: link(pick(rng, &["eth0", "eth0", "eth0", "eth0", "eth1", "eth9"])),
         mac: Mac([2, 0, 0, 0, 0, pick(rng, &[1, 1, 2])]),
         mtu: pick(rng, &[1430, 1430, 1400, 1300, 1450, 1451]),
         up: rng.u8(..5) > 0,
@@ -101,16 +102,16 @@ fn nexthop_id(rng: &mut Rng) -> NexthopId {
 
 fn address(rng: &mut Rng) -> Address {
     let address = pick(rng, &["10.244.1.0/32", "10.244.1.0/32", "10.244.2.0/32", "fd10:244:0:1::/128"]);
-    Address { link: ours_or_missing(rng), address: address.parse().unwrap() }
+    Address { link: some_device(rng), address: address.parse().unwrap() }
 }
 
 fn neighbor(rng: &mut Rng) -> NeighborKey {
     let address = pick(rng, &["10.244.7.0", "10.244.8.0", "fe80::7"]);
-    NeighborKey { link: ours_or_missing(rng), address: address.parse().unwrap() }
+    NeighborKey { link: some_device(rng), address: address.parse().unwrap() }
 }
 
 fn fdb(rng: &mut Rng) -> FdbKey {
-    FdbKey { link: ours_or_missing(rng), mac: Mac([2, 0, 0, 0, 1, rng.u8(7..9)]) }
+    FdbKey { link: some_device(rng), mac: Mac([2, 0, 0, 0, 1, rng.u8(7..9)]) }
 }
 
 fn rule(rng: &mut Rng) -> Rule {
@@ -121,14 +122,14 @@ fn rule(rng: &mut Rng) -> Rule {
 fn change(rng: &mut Rng) -> Change {
     match rng.u8(..40) {
         0..3 => {
-            let name = ours_or_missing(rng);
+            let name = some_device(rng);
             Change::AddLink(name.clone(), device(rng, &name))
         }
         3..6 => {
-            let name = ours_or_missing(rng);
+            let name = some_device(rng);
             Change::SetLink(name.clone(), device(rng, &name))
         }
-        6 => Change::DeleteLink(ours_or_missing(rng)),
+        6 => Change::DeleteLink(some_device(rng)),
         7 => Change::SetRpFilter(link(pick(rng, &["eth0", "vx4", "eth9"])), rng.u8(..3)),
         8..10 => Change::AddAddress(address(rng)),
         10 => Change::DeleteAddress(address(rng)),
@@ -269,6 +270,12 @@ fn random_changes_have_the_same_answers_and_the_same_end() {
 fn one_run(seed: u64) {
     in_namespace(move || {
         let fake = FakeKernel::node(&["192.0.2.1/24", "2001:db8::1/64"], 1500);
+        ip("link add eth1 type veth peer name eth1p");
+        ip("link set eth1 addrgenmode none mtu 1440");
+        ip("link set eth1 up");
+        ip("link set eth1p up");
+        fake.add_interface("eth1", "veth", 1440, &[]);
+        fake.add_interface("eth1p", "veth", 1500, &[]);
         run(seed, &fake, &mut kernel());
     });
 }

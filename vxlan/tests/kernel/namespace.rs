@@ -118,7 +118,7 @@ pub(crate) fn settle(kernel: &mut Kernel, wanted: &State) -> Vec<Change> {
 /// What is ours, with `rp_filter` of the devices that matter.
 pub(crate) fn ours(observed: Observed) -> State {
     let mut state = observed.ours;
-    state.rp_filter.retain(|name, _| !["lo", "eth0p"].contains(&name.as_str()));
+    state.rp_filter.retain(|name, _| !["lo", "eth0p", "eth1p"].contains(&name.as_str()));
     state
 }
 

@@ -7,7 +7,7 @@ const WRITER: u32 = 4711;
 
 fn relevance() -> Relevance {
     let marks = Marks { route_protocol: 155, ifalias: "pairway".into(), nexthop_base: 0x5000_0000 };
-    let watched = vec!["10.244.7.0/24".parse().unwrap()];
+    let watched = Watched::new(["10.244.7.0/24".parse().unwrap()]);
     Relevance { marks, writer: WRITER, watched, devices: [4].into() }
 }
 
