@@ -25,6 +25,8 @@ const KEYS: &[(&str, &str)] = &[
 /// Values of a key, as `key path`, value and feature.
 const VALUES: &[(&str, &str, &str)] = &[
     ("blocks.source", "nodeSpec", "blocks from the nodes' specifications"),
+    ("paths.crossSubnet", "bgp", "native paths between subnets"),
+    ("paths.crossSubnet", "direct", "native paths between subnets"),
     ("paths.crossSubnet", "ipip", "IP-in-IP"),
     ("paths.crossSubnet", "wireguard", "WireGuard"),
     ("paths.fallback", "ipip", "IP-in-IP"),

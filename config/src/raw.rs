@@ -265,10 +265,10 @@ pub(crate) struct Paths {
     pub(crate) same_subnet: Use,
     /// For every other pair.
     #[schemars(extend("x-pairway-reload" = "live"))]
-    pub(crate) cross_subnet: Use,
+    pub(crate) cross_subnet: OffLink,
     /// Where the native path does not work.
     #[schemars(extend("x-pairway-reload" = "live"))]
-    pub(crate) fallback: Fallback,
+    pub(crate) fallback: OffLink,
     /// Exceptions; the first match wins. A rule matches a pair if one end matches one selector and the other end
     /// the other one.
     #[schemars(extend("x-pairway-reload" = "live"))]
@@ -277,7 +277,12 @@ pub(crate) struct Paths {
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { same_subnet: Use::Bgp, cross_subnet: Use::Vxlan, fallback: Fallback::Vxlan, rules: Vec::new() }
+        Self {
+            same_subnet: Use::Bgp,
+            cross_subnet: OffLink::Vxlan,
+            fallback: OffLink::Vxlan,
+            rules: Vec::new(),
+        }
     }
 }
 
@@ -294,7 +299,7 @@ pub(crate) enum Use {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(inline)]
-pub(crate) enum Fallback {
+pub(crate) enum OffLink {
     Vxlan,
     None,
 }

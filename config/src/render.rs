@@ -88,12 +88,8 @@ fn paths(paths: &crate::Paths) -> raw::Paths {
     let selector = |s: &NodeSelector| raw::Selector { labels: raw::Labels(s.labels.clone()), cidr: s.cidr };
     raw::Paths {
         same_subnet: path_use(paths.same_subnet),
-        cross_subnet: path_use(paths.cross_subnet),
-        fallback: match paths.fallback {
-            PathUse::None => raw::Fallback::None,
-            // Nothing else can be configured.
-            PathUse::Vxlan | PathUse::Bgp | PathUse::Direct => raw::Fallback::Vxlan,
-        },
+        cross_subnet: off_link(paths.cross_subnet),
+        fallback: off_link(paths.fallback),
         rules: paths
             .rules
             .iter()
@@ -102,6 +98,14 @@ fn paths(paths: &crate::Paths) -> raw::Paths {
                 use_: path_use(rule.use_),
             })
             .collect(),
+    }
+}
+
+fn off_link(use_: PathUse) -> raw::OffLink {
+    match use_ {
+        PathUse::None => raw::OffLink::None,
+        // Validation lets nothing else through.
+        PathUse::Vxlan | PathUse::Bgp | PathUse::Direct => raw::OffLink::Vxlan,
     }
 }
 

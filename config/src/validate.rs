@@ -299,11 +299,8 @@ pub(crate) fn config(file: raw::File) -> Config {
         blocks: Blocks { per_node: file.blocks.per_node, reuse_after: file.blocks.reuse_after.0 },
         paths: Paths {
             same_subnet: path_use(file.paths.same_subnet),
-            cross_subnet: path_use(file.paths.cross_subnet),
-            fallback: match file.paths.fallback {
-                raw::Fallback::Vxlan => PathUse::Vxlan,
-                raw::Fallback::None => PathUse::None,
-            },
+            cross_subnet: off_link(file.paths.cross_subnet),
+            fallback: off_link(file.paths.fallback),
             rules: file.paths.rules.into_iter().map(rule).collect(),
         },
         bgp: bgp(file.bgp),
@@ -336,6 +333,13 @@ fn underlay(underlay: raw::Underlay) -> Underlay {
 
 fn pool(pool: raw::Pool) -> Pool {
     Pool { cidr: pool.cidr, block_prefix: pool.block_prefix, nodes: pool.nodes.0, disabled: pool.disabled }
+}
+
+fn off_link(use_: raw::OffLink) -> PathUse {
+    match use_ {
+        raw::OffLink::Vxlan => PathUse::Vxlan,
+        raw::OffLink::None => PathUse::None,
+    }
 }
 
 fn path_use(use_: raw::Use) -> PathUse {

@@ -843,7 +843,15 @@ fn what_this_version_has_not() {
               |                      ^^^^^^^^^ WireGuard will come; now use `bgp`, `direct`, `vxlan` or `none`
         pairway.yaml:2:46: paths.crossSubnet: `ipip` is not in this version
             2 | paths: { sameSubnet: wireguard, crossSubnet: ipip }
-              |                                              ^^^^ IP-in-IP will come; now use `bgp`, `direct`, `vxlan` or `none`
+              |                                              ^^^^ IP-in-IP will come; now use `vxlan` or `none`
+    "#]],
+    );
+    beside_a_pool(
+        "paths: { crossSubnet: bgp }\n",
+        expect![[r#"
+        pairway.yaml:2:23: paths.crossSubnet: `bgp` is not in this version
+            2 | paths: { crossSubnet: bgp }
+              |                       ^^^ native paths between subnets will come; now use `vxlan` or `none`
     "#]],
     );
     beside_a_pool(

@@ -70,13 +70,10 @@ fn path_use() -> impl Strategy<Value = PathUse> {
 fn paths() -> impl Strategy<Value = Paths> {
     let selector = || (labels(), option::of(net())).prop_map(|(labels, cidr)| NodeSelector { labels, cidr });
     let rule = ([selector(), selector()], path_use()).prop_map(|(between, use_)| PathRule { between, use_ });
-    (path_use(), path_use(), prop_oneof![Just(PathUse::Vxlan), Just(PathUse::None)], vec(rule, 0..3))
-        .prop_map(|(same_subnet, cross_subnet, fallback, rules)| Paths {
-            same_subnet,
-            cross_subnet,
-            fallback,
-            rules,
-        })
+    let off_link = || prop_oneof![Just(PathUse::Vxlan), Just(PathUse::None)];
+    (path_use(), off_link(), off_link(), vec(rule, 0..3)).prop_map(
+        |(same_subnet, cross_subnet, fallback, rules)| Paths { same_subnet, cross_subnet, fallback, rules },
+    )
 }
 
 fn bgp() -> impl Strategy<Value = Bgp> {
