@@ -2,7 +2,8 @@
 //!
 //! A peer vanishes when its record or the last of its claims goes. If more than a share of all peers vanish
 //! within a short time, they are kept with what was last known of them, until a later snapshot confirms it or
-//! a grace time is over. A store that has lost everything gets the records of the living back within that time.
+//! a grace time is over. Where this node's own record or claims vanish with them, one peer is enough: then it is the
+//! store that lost something, also in a cluster of two. A store that has lost everything gets the records of the living back within that time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -46,6 +47,10 @@ pub(super) struct Brake {
     limits: BrakeLimits,
     known: BTreeMap<NodeName, Known>,
     vanished: BTreeMap<NodeName, Vanished>,
+    /// The last snapshot had this node's own record and claims.
+    own: bool,
+    /// When they vanished.
+    own_lost: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -76,7 +81,7 @@ pub(super) struct Braked {
 
 impl Brake {
     pub(super) const fn new(limits: BrakeLimits) -> Self {
-        Self { limits, known: BTreeMap::new(), vanished: BTreeMap::new() }
+        Self { limits, known: BTreeMap::new(), vanished: BTreeMap::new(), own: false, own_lost: None }
     }
 
     /// What to believe of a snapshot at this time. `answering`: the store is well.
@@ -88,6 +93,11 @@ impl Brake {
         answering: bool,
     ) -> Braked {
         let present = peers(own, snapshot);
+        let own_present = snapshot.nodes.contains_key(own)
+            && snapshot.claims.values().any(|claim| claim.holder.as_ref() == Some(own));
+        if std::mem::replace(&mut self.own, own_present) && !own_present {
+            self.own_lost = Some(now);
+        }
         for (name, known) in std::mem::take(&mut self.known) {
             if !present.contains_key(&name) {
                 let vanished = Vanished { known, since: now, revision: snapshot.revision, held: false };
@@ -120,8 +130,11 @@ impl Brake {
     fn hold(&mut self, now: Instant) {
         let gone = self.vanished.len();
         let all = gone + self.known.len();
-        if gone >= self.limits.at_least && gone * 100 > self.limits.share * all {
-            for vanished in self.vanished.values_mut().filter(|vanished| vanished.since == now) {
+        let store_lost = self.own_lost.is_some_and(|since| now.duration_since(since) < self.limits.window);
+        let at_least = if store_lost { 1 } else { self.limits.at_least };
+        if gone >= at_least && gone * 100 > self.limits.share * all {
+            // What the store lost a moment before our own records belongs to them.
+            for vanished in self.vanished.values_mut().filter(|v| store_lost || v.since == now) {
                 vanished.held = true;
             }
         }

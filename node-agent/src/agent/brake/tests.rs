@@ -67,6 +67,21 @@ fn one_peer_may_go_at_any_time() {
 }
 
 #[test]
+fn the_only_peer_is_kept_if_our_own_records_vanish_with_it() {
+    let mut test = Test::new();
+    test.at(0, &snapshot(1, &[0, 1]));
+    assert_eq!(test.at(1, &snapshot(2, &[])), [1]);
+    // Our own are back at once, the peer's agent takes a moment.
+    assert_eq!(test.at(2, &snapshot(3, &[0])), [1]);
+    assert_eq!(test.at(12, &snapshot(4, &[0])), Vec::<u8>::new());
+
+    let mut test = Test::new();
+    test.at(0, &snapshot(1, &[0, 1]));
+    assert_eq!(test.at(1, &snapshot(2, &[0])), Vec::<u8>::new(), "a node that is deleted goes at once");
+    assert_eq!(test.at(2, &snapshot(3, &[])), [1], "it was the store that lost it");
+}
+
+#[test]
 fn many_at_once_are_kept_until_the_grace_time_is_over() {
     let mut test = Test::new();
     test.at(0, &snapshot(1, &[0, 1, 2, 3, 4]));
