@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
+use tokio::time::{Instant, sleep_until};
 use vxlan::Marks;
 use vxlan::netlink::Monitor;
 
@@ -21,13 +22,16 @@ pub(super) struct Notifications {
     watched: Vec<IpNet>,
     /// `None` after a failure.
     monitor: Option<Monitor>,
+    /// When to subscribe again. Kept here: a wait that is cancelled must not begin anew, or other news of the loop
+    /// put it off for ever.
+    again_at: Instant,
 }
 
 impl Notifications {
     /// Subscribes, leaving out what the socket with port id `writer` does.
     pub(super) fn open(marks: Marks, writer: u32) -> io::Result<Self> {
         let monitor = Some(Monitor::open(marks.clone(), writer)?);
-        Ok(Self { marks, writer, watched: Vec::new(), monitor })
+        Ok(Self { marks, writer, watched: Vec::new(), monitor, again_at: Instant::now() })
     }
 }
 
@@ -48,9 +52,10 @@ impl KernelEvents for Notifications {
             let Err(error) = monitor.changed().await else { return Ok(()) };
             tracing::warn!(%error, "the kernel's notifications have failed; subscribing again");
             self.monitor = None;
+            self.again_at = Instant::now() + AGAIN_AFTER;
         }
         // Where this is cancelled, the next call goes on from here.
-        tokio::time::sleep(AGAIN_AFTER).await;
+        sleep_until(self.again_at).await;
         let mut monitor = Monitor::open(self.marks.clone(), self.writer)?;
         monitor.watch(self.watched.clone());
         self.monitor = Some(monitor);
