@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use config::{ChangeMode, Config, KeyChange};
 use futures_util::StreamExt;
-use inotify::{Inotify, WatchMask};
+use inotify::{EventMask, Inotify, WatchMask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -69,9 +69,9 @@ pub fn take_over(
             ChangeMode::Refused(why) => Some(format!("{} can't change: {why}", change.key)),
         })
         .collect();
-    if let Some(snapshot) = snapshot {
-        reasons.extend(claims::refused_changes(snapshot, held, &old.pools, &new.pools));
-    }
+    // Before the store has answered, this node's own blocks are all that is known.
+    let nothing = Snapshot::default();
+    reasons.extend(claims::refused_changes(snapshot.unwrap_or(&nothing), held, &old.pools, &new.pools));
     if reasons.is_empty() { Ok(changes) } else { Err(Refused { reasons }) }
 }
 
@@ -106,6 +106,8 @@ pub async fn watch(file: PathBuf, wakes: mpsc::Sender<()>, stop: CancellationTok
                 () = stop.cancelled() => return Ok(()),
                 _ = hangups.recv() => Seen::Signal,
                 event = next => match event {
+                    // The folder itself is gone, and the watch with it.
+                    Some(Ok(event)) if event.mask.contains(EventMask::IGNORED) => Seen::End,
                     Some(Ok(_)) => Seen::Event,
                     Some(Err(_)) | None => Seen::End,
                 },
