@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use vxlan::{Observed, State};
 
-use crate::originals;
+use crate::{claims, originals};
 
 /// The state directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl StateDir {
     /// A file of ours can't be removed.
     pub fn remove(self) -> Result<(), StateDirError> {
         let unusable = |source| StateDirError::Unusable { path: self.path.clone(), source };
-        for file in [RAN_IN_BOOT, originals::FILE_NAME, LOCK] {
+        for file in [RAN_IN_BOOT, originals::FILE_NAME, claims::FILE_NAME, LOCK] {
             match fs::remove_file(self.path.join(file)) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(unusable(source)),
                 Ok(()) | Err(_) => (),
