@@ -509,7 +509,9 @@ impl Agent {
             holding,
         });
         self.state.sessions = sessions;
-        self.bgp.ensure(speaker::identity(&self.config, &own, self.restarting)).await;
+        if self.bgp.ensure(speaker::identity(&self.config, &own, self.restarting)).await {
+            self.hold_until = Instant::now() + self.config.bgp.restart_time;
+        }
         self.bgp.tell(&plan.peers, &plan.announce);
         self.plan_findings(&plan, now);
         self.count_flips(&plan);

@@ -78,25 +78,30 @@ impl Running {
     }
 
     /// Starts the speaker, or starts it anew if its identity has changed: its peers see a Cease then (RFC 4486 §4,
-    /// other configuration change).
-    pub(super) async fn ensure(&mut self, wanted: SpeakerConfig) {
+    /// other configuration change). True if only its hold time has: it then comes back as one whose forwarding
+    /// state is kept, and the sessions have the restart time to come back before a pair leaves its native path.
+    pub(super) async fn ensure(&mut self, wanted: SpeakerConfig) -> bool {
         if let Some((current, _)) = &self.speaker {
             // How the process began is no part of the identity.
             if (SpeakerConfig { restarting: current.restarting, ..wanted.clone() }) == *current {
-                return;
+                return false;
             }
         }
         let mut wanted = wanted;
-        if let Some((_, speaker)) = self.speaker.take() {
+        let mut comes_back = false;
+        if let Some((current, speaker)) = self.speaker.take() {
             tracing::info!("the BGP speaker starts anew with its changed configuration");
+            let identity = SpeakerConfig { hold_time: wanted.hold_time, ..current };
+            comes_back = SpeakerConfig { restarting: identity.restarting, ..wanted.clone() } == identity;
             speaker.shutdown(Shutdown::Cease(6)).await;
-            wanted.restarting = false;
+            wanted.restarting = comes_back;
         }
         self.told = None;
         let speaker = (self.start)(wanted.clone());
         self.routes = speaker.routes();
         self.status = speaker.status();
         self.speaker = Some((wanted, speaker));
+        comes_back
     }
 
     pub(super) fn tell(&mut self, peers: &BTreeMap<PeerName, Peer>, announce: &BTreeSet<IpNet>) {

@@ -88,6 +88,7 @@ async fn each_live_key_takes_effect() {
     node.reconfigure(|config| config.bgp.hold_time = Duration::from_secs(30));
     eventually(|| cluster.fabric.history().0.last().unwrap().hold_time == Duration::from_secs(30)).await;
     assert_eq!(cluster.fabric.history().1, [Shutdown::Cease(6)]);
+    assert!(cluster.fabric.history().0.last().unwrap().restarting, "its forwarding state is kept");
     cluster.converged().await;
     assert!(!node.conditions().contains(&"ConfigRefused".to_owned()));
 }
