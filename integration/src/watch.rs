@@ -208,6 +208,12 @@ impl Ping {
         Ok(Self { ping, log })
     }
 
+    /// Lets it run until it has had so many answers in all, then ends it.
+    pub fn end_after(self, answers: usize) -> Result<PingResult, ClusterError> {
+        wait_for(&self.log, "answers to a ping", |text| text.matches("bytes from").count() >= answers)?;
+        self.end()
+    }
+
     /// Ends it.
     pub fn end(mut self) -> Result<PingResult, ClusterError> {
         // ping sums up when it is interrupted.

@@ -160,7 +160,7 @@ fn a_node_that_left_while_an_agent_was_away_is_forgotten_when_it_is_back() {
 fn a_node_that_moves_to_another_address_is_followed() {
     let (mut cluster, nodes, _) = settled("four-nodes", CONFIG);
     pods(&mut cluster, &nodes);
-    let renumber = "ip addr add 198.51.100.33/24 dev eth1; ip addr del 198.51.100.3/24 dev eth1; \
+    let renumber = "ip addr del 198.51.100.3/24 dev eth1; ip addr add 198.51.100.33/24 dev eth1; \
          ip route replace default via 198.51.100.254";
     cluster.node("n3").sh(renumber).unwrap();
     for node in ["n1", "n2", "n4"] {

@@ -53,8 +53,7 @@ fn restart_is_silent(signal: Signal) {
     })
     .unwrap();
     for ping in pings {
-        let result = ping.end().unwrap();
-        assert!(result.sent > 100, "{result:?}");
+        let result = ping.end_after(1000).unwrap();
         assert_eq!(result.lost, Vec::<u64>::new(), "of {}", result.sent);
     }
     for (node, monitor) in monitors {
