@@ -1,9 +1,11 @@
 //! The brake: a store that suddenly lacks many peers keeps the data plane as it is for a while (invariant 3).
 //!
-//! A peer vanishes when its record or the last of its claims goes. If more than a share of all peers vanish
-//! within a short time, they are kept with what was last known of them, until a later snapshot confirms it or
-//! a grace time is over. Where this node's own record or claims vanish with them, one peer is enough: then it is the
-//! store that lost something, also in a cluster of two. A store that has lost everything gets the records of the living back within that time.
+//! A peer vanishes, wholly or in part, when its record goes or a claim of it that no other takes the place of.
+//! If more than a share of all peers vanish within a short time, they are kept with what was last known of them,
+//! until it is back, a later snapshot confirms the loss or a grace time is over. Where this node's own record or
+//! claims vanish with them, one peer is enough: then it is the store that lost something, also in a cluster of
+//! two. A store that has lost everything gets the records of the living back within that time: one by one, a
+//! peer's claims too, and what has not come back yet is kept as long as what is away altogether.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -59,6 +61,22 @@ struct Known {
     claims: Vec<Claim>,
 }
 
+impl Known {
+    /// Claims that are not there any more. A family with as many claims as before misses none: it has others now.
+    fn missing(&self, now: Option<&Self>) -> Vec<&Claim> {
+        let now = now.map_or(&[][..], |known| &known.claims);
+        let of_family = |claims: &[Claim], ipv4: bool| {
+            claims.iter().filter(|claim| claim.block.network().is_ipv4() == ipv4).count()
+        };
+        let absent = |claim: &&Claim| {
+            let ipv4 = claim.block.network().is_ipv4();
+            of_family(now, ipv4) < of_family(&self.claims, ipv4)
+                && now.iter().all(|other| other.block != claim.block)
+        };
+        self.claims.iter().filter(absent).collect()
+    }
+}
+
 #[derive(Debug)]
 struct Vanished {
     known: Known,
@@ -99,7 +117,9 @@ impl Brake {
             self.own_lost = Some(now);
         }
         for (name, known) in std::mem::take(&mut self.known) {
-            if !present.contains_key(&name) {
+            let lost = !known.missing(present.get(&name)).is_empty();
+            // One that is held stays so, with all that was known of it before its first loss.
+            if lost && self.vanished.get(&name).is_none_or(|vanished| !vanished.held) {
                 let vanished = Vanished { known, since: now, revision: snapshot.revision, held: false };
                 self.vanished.insert(name, vanished);
             }
@@ -114,7 +134,7 @@ impl Brake {
             } else {
                 age >= limits.window
             };
-            !over && !self.known.contains_key(name)
+            !over && !vanished.known.missing(self.known.get(name)).is_empty()
         });
         self.hold(now);
         let held: BTreeSet<NodeName> = self
@@ -129,7 +149,7 @@ impl Brake {
     /// Decides about those that have vanished in this pass; a decision taken stands.
     fn hold(&mut self, now: Instant) {
         let gone = self.vanished.len();
-        let all = gone + self.known.len();
+        let all = self.known.keys().chain(self.vanished.keys()).collect::<BTreeSet<_>>().len();
         let store_lost = self.own_lost.is_some_and(|since| now.duration_since(since) < self.limits.window);
         let at_least = if store_lost { 1 } else { self.limits.at_least };
         if gone >= at_least && gone * 100 > self.limits.share * all {
@@ -147,7 +167,7 @@ impl Brake {
         let mut kept = Snapshot::clone(snapshot);
         for (name, vanished) in self.vanished.iter().filter(|(_, vanished)| vanished.held) {
             kept.nodes.entry(name.clone()).or_insert_with(|| vanished.known.record.clone());
-            for claim in &vanished.known.claims {
+            for claim in vanished.known.missing(self.known.get(name)) {
                 // Whoever has claimed the block since has it.
                 kept.claims.entry(claim.block).or_insert_with(|| claim.clone());
             }

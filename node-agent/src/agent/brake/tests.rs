@@ -122,6 +122,67 @@ fn those_that_come_back_are_believed_as_they_are_now() {
     assert!(!braked.snapshot.claims.contains_key(&former));
 }
 
+/// Each node with a block of both families, without the claims of `lost`.
+fn dual_stack(revision: u64, nodes: &[u8], lost: &[Block]) -> Arc<Snapshot> {
+    let mut snapshot = Snapshot::clone(&snapshot(revision, nodes));
+    for index in nodes {
+        let block = ipv6_block(*index);
+        let claim = Claim {
+            block,
+            holder: Some(name(*index)),
+            claimed_at: Timestamp::UNIX_EPOCH,
+            unknown: BTreeMap::new(),
+        };
+        snapshot.claims.insert(block, claim);
+    }
+    snapshot.claims.retain(|block, _| !lost.contains(block));
+    Arc::new(snapshot)
+}
+
+fn ipv6_block(index: u8) -> Block {
+    Block::new(format!("fd10:244:0:{index}::/64").parse().unwrap())
+}
+
+#[test]
+fn those_that_come_back_piece_by_piece_keep_what_is_not_back_yet() {
+    let mut test = Test::new();
+    test.at(0, &dual_stack(1, &[0, 1, 2, 3], &[]));
+    test.at(1, &snapshot(2, &[]));
+    // 1 is back with its IPv4 claim alone; the others are not.
+    let partly = dual_stack(3, &[0, 1], &[ipv6_block(1)]);
+    let braked = test.brake.pass(&name(0), &partly, test.start + Duration::from_secs(2), true);
+    assert_eq!(braked.snapshot.blocks_of(&name(1)).len(), 2);
+    assert_eq!(braked.held.len(), 3);
+    let whole = dual_stack(4, &[0, 1, 2, 3], &[]);
+    let braked = test.brake.pass(&name(0), &whole, test.start + Duration::from_secs(3), true);
+    assert!(braked.held.is_empty());
+    assert_eq!(braked.snapshot, whole);
+    // What does not come back is believed to be gone in the end.
+    test.at(4, &snapshot(5, &[]));
+    let partly = dual_stack(6, &[0, 1, 2, 3], &[ipv6_block(1)]);
+    let braked = test.brake.pass(&name(0), &partly, test.start + Duration::from_secs(15), true);
+    assert!(braked.held.is_empty());
+    assert_eq!(braked.snapshot, partly);
+}
+
+#[test]
+fn a_part_of_many_peers_lost_at_once_is_kept_too() {
+    let mut test = Test::new();
+    test.at(0, &dual_stack(1, &[0, 1, 2, 3], &[]));
+    let lost = dual_stack(2, &[0, 1, 2, 3], &[ipv6_block(1), ipv6_block(2)]);
+    let braked = test.brake.pass(&name(0), &lost, test.start + Duration::from_secs(1), true);
+    assert_eq!(braked.held, BTreeSet::from([name(1), name(2)]));
+    for index in 1..=3 {
+        assert_eq!(braked.snapshot.blocks_of(&name(index)).len(), 2);
+    }
+    // One peer gives a block back: that is nothing unusual.
+    let mut test = Test::new();
+    test.at(0, &dual_stack(1, &[0, 1, 2, 3], &[]));
+    let given_back = dual_stack(2, &[0, 1, 2, 3], &[ipv6_block(1)]);
+    let braked = test.brake.pass(&name(0), &given_back, test.start + Duration::from_secs(1), true);
+    assert_eq!((braked.held.len(), &braked.snapshot), (0, &given_back));
+}
+
 #[test]
 fn a_slow_trickle_within_the_window_is_noticed() {
     let mut test = Test::new();
