@@ -232,7 +232,8 @@ impl ClaimKeeper {
         }
         for claim in self.held() {
             match snapshot.claims.get(&claim.block).map(|stored| stored.holder.as_ref()) {
-                Some(Some(holder)) if *holder == self.state.node => {}
+                // A record that was lost without its claims comes back too: it fixes the block prefix.
+                Some(Some(holder)) if *holder == self.state.node => pass.record_pool_of(claim.block).await,
                 Some(None) => pass.conditions.push(unreadable(claim.block)),
                 // By its own account another's: the store itself decides, a snapshot may lag.
                 Some(Some(_)) | None => self.claim_again(pass, claim).await,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::Condition;
 use super::commands;
 use super::pools::{self, Standing};
-use crate::node::{Claim, NodeRecord, Snapshot};
+use crate::node::{Block, Claim, NodeRecord, Snapshot};
 use crate::status::CommandError;
 use crate::store::{ClaimOutcome, Store, StoreError};
 
@@ -112,6 +112,14 @@ impl<'a> Pass<'a> {
         }
         self.standings.insert(pool.cidr, may);
         may
+    }
+
+    /// Makes the record of a held block's pool, if there is none.
+    pub(super) async fn record_pool_of(&mut self, block: Block) {
+        let pool = self.pools.iter().find(|pool| pool.cidr.contains(&block.net()));
+        if let Some(pool) = pool.filter(|pool| !self.snapshot.pools.contains_key(&pool.cidr)) {
+            self.stand(pool).await;
+        }
     }
 
     /// `None` if the store failed before.

@@ -298,6 +298,17 @@ impl MemoryStore {
 }
 
 #[tokio::test]
+async fn the_record_of_a_pool_that_was_lost_alone_comes_back() {
+    let store = MemoryStore::new();
+    let mut node = Node::new("n1", &store, &[POOL]).await;
+    let claims = node.pass().await;
+    let before = store.contents().pools;
+    store.remove_pool("10.244.0.0/16".parse().unwrap()).await.unwrap();
+    assert_eq!(node.pass().await, claims);
+    assert_eq!((before.len(), store.contents().pools), (1, before));
+}
+
+#[tokio::test]
 async fn the_record_of_a_pool_that_nobody_wants_goes_after_a_while() {
     let store = MemoryStore::new();
     let mut node = Node::new("n1", &store, &[POOL]).await;
