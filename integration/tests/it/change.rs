@@ -175,6 +175,11 @@ fn a_node_that_moves_to_another_address_is_followed() {
         })
         .unwrap();
     }
+    eventually("the node itself to say so", SETTLE, || {
+        let underlay = cluster.status("n3").map_err(|err| err.to_string())?.underlay;
+        if underlay["ipv4"] == "198.51.100.33/24" { Ok(()) } else { Err(format!("{underlay:?}")) }
+    })
+    .unwrap();
     settle(&cluster, &nodes);
     prove(&cluster, &nodes);
 }
