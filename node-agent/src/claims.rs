@@ -17,7 +17,7 @@ pub use self::commands::{FRESH, HEARTBEAT, delete_node, release_own};
 pub use self::conditions::Condition;
 use self::conditions::{NoBlock, block_lost, not_stored, renamed, unreadable};
 use self::own_record::OwnRecord;
-use self::pass::{FAMILIES, Pass, chain, is_ipv6};
+use self::pass::{FAMILIES, Pass, is_ipv6};
 pub use self::pools::refused_changes;
 pub use self::state::{FILE_NAME, LostBlock};
 use self::state::{Loaded, State, StateFile};
@@ -25,6 +25,7 @@ use crate::claim::{Request, choose};
 use crate::node::{Block, Claim, NodeName, NodeRecord, Snapshot};
 use crate::status::CommandError;
 use crate::store::{ClaimOutcome, Store, overlap};
+use crate::telemetry::chain;
 
 mod commands;
 mod conditions;

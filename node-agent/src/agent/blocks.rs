@@ -16,6 +16,7 @@ use crate::node::{Block, NodeName, NodeRecord, Snapshot};
 use crate::plan::Finding;
 use crate::status::CommandError;
 use crate::store::Store;
+use crate::telemetry::chain;
 
 /// What the loop sees of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -136,16 +137,4 @@ pub(super) fn stands(record: &NodeRecord, snapshot: &Snapshot) -> bool {
         let stored = NodeRecord { unknown: record.unknown.clone(), ..stored.clone() };
         stored == *record
     })
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += ": ";
-        text += &error.to_string();
-        cause = error.source();
-    }
-    text
 }

@@ -12,9 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vxlan::{NexthopId, RouteTarget, State};
 
 use crate::node::{Claim, NodeName, NodeRecord, Snapshot};
+
+mod start;
+
+pub(super) use start::StartBrake;
 
 /// When the brake acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,37 +200,6 @@ fn peers(own: &NodeName, snapshot: &Snapshot) -> BTreeMap<NodeName, Known> {
         }
     }
     peers
-}
-
-/// How many of the peers that the kernel knows a plan would drop, and whether that is too many at once. Used
-/// after a start, when no earlier snapshot is known.
-pub(super) fn drops_too_many(limits: BrakeLimits, wanted: &State, found: &State) -> Option<(usize, usize)> {
-    let all = found.nexthops.len();
-    let gone = found.nexthops.keys().filter(|id| !wanted.nexthops.contains_key(id)).count();
-    (gone >= limits.at_least && gone * 100 > limits.share * all).then_some((gone, all))
-}
-
-/// What is wanted, with what is found of peers beside it.
-pub(super) fn keep(wanted: &State, found: &State) -> State {
-    let mut state = wanted.clone();
-    let ours = |link| !found.links.contains_key(link) || wanted.links.contains_key(link);
-    for (key, mac) in found.neighbors.iter().filter(|(key, _)| ours(&key.link)) {
-        state.neighbors.entry(key.clone()).or_insert(*mac);
-    }
-    for (key, remote) in found.fdb.iter().filter(|(key, _)| ours(&key.link)) {
-        state.fdb.entry(key.clone()).or_insert(*remote);
-    }
-    for (id, nexthop) in found.nexthops.iter().filter(|(_, nexthop)| ours(&nexthop.link)) {
-        state.nexthops.entry(*id).or_insert_with(|| nexthop.clone());
-    }
-    let kept: BTreeSet<NexthopId> =
-        state.nexthops.keys().filter(|id| !wanted.nexthops.contains_key(id)).copied().collect();
-    for (key, route) in &found.routes {
-        if matches!(route.target, RouteTarget::Nexthop(id) if kept.contains(&id)) {
-            state.routes.entry(*key).or_insert_with(|| route.clone());
-        }
-    }
-    state
 }
 
 #[cfg(test)]

@@ -1,22 +1,43 @@
 //! What the API asks of the agent.
 
+use std::sync::Arc;
+
 use config::Config;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::blocks;
+use super::{Agent, Task, blocks, spawn};
 use crate::claims;
 use crate::node::NodeName;
-use crate::status::CommandError;
+use crate::status::{Command, CommandError};
 use crate::store::Store;
+
+impl Agent {
+    /// Does what is asked, or has it done by a task.
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::ClaimBlock { pool, answer } => {
+                claim_block(&self.config, &self.block_requests, pool, answer);
+            }
+            Command::DeleteNode { name, force, answer } => {
+                let (store, own) = (Arc::clone(&self.store), self.name.clone());
+                spawn(&mut self.tasks, async move {
+                    // Nobody waits any more if the client has gone.
+                    drop(answer.send(delete_node(store.as_ref(), &own, &name, force).await));
+                    Task::Command
+                });
+            }
+        }
+    }
+}
 
 fn error(code: &str, message: impl Into<String>, hint: &str) -> CommandError {
     CommandError { code: code.to_owned(), message: message.into(), hint: hint.to_owned() }
 }
 
 /// Hands a request for one more block to the keeper of the blocks.
-pub(super) fn claim_block(
+fn claim_block(
     config: &Config,
     requests: &mpsc::Sender<blocks::Request>,
     pool: Option<String>,
@@ -44,7 +65,7 @@ fn pool_of(config: &Config, text: &str) -> Result<IpNet, CommandError> {
 }
 
 /// `pairway node delete NAME`: releases all claims of a node that is gone, and removes its record.
-pub(super) async fn delete_node(
+async fn delete_node(
     store: &dyn Store,
     own: &NodeName,
     name: &str,

@@ -1,175 +1,82 @@
-//! From plan, kernel and sessions to what programs read; pure.
+//! What the loop tells the surfaces, after each pass and when a session or another part of the process has news.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp::Family;
-use bgp::speaker::{PeerStatus, Refusal, SessionState, SpeakerStatus};
-use vxlan::{NexthopId, RouteKey, RouteTarget, State};
+use jiff::Timestamp;
 
-use crate::node::{Block, NodeName};
-use crate::path::{Path, Reason};
-use crate::plan::{PairPlan, Plan};
-use crate::status::{BgpNeighbor, Pair, PairUnderlay, RefusedPrefix, RouteEntry};
+use super::Agent;
+use crate::plan::Finding;
+use crate::status::{Published, Status, rfc3339};
 
-pub(super) fn pairs(own: &NodeName, plan: &Plan, present: &State) -> Vec<Pair> {
-    plan.pairs.iter().map(|pair| pair_entry(own, plan, present, pair)).collect()
-}
+mod tables;
 
-fn pair_entry(own: &NodeName, plan: &Plan, present: &State, pair: &PairPlan) -> Pair {
-    let decision = &pair.decision;
-    let text = |address: Option<IpAddr>| address.map_or_else(String::new, |address| address.to_string());
-    let ready = match decision.path {
-        Path::Native | Path::Vxlan => {
-            pair.needs.nexthop.is_some() && pair.needs.met(&plan.dataplane, present)
+impl Agent {
+    /// Publishes what is known, with the sessions as they are now.
+    pub(super) fn publish(&mut self) {
+        let sessions = self.bgp.peek();
+        let mut findings = self.state.findings.clone();
+        if let Some(refused) = &self.state.refused_config {
+            findings.insert(Finding::new("ConfigRefused", "", refused.as_str()));
         }
-        // Where no path is wanted there is nothing to wait for.
-        Path::None => decision.predicted == Path::None && decision.reason != Reason::NoBlock,
-    };
-    Pair {
-        local: own.to_string(),
-        peer: pair.peer.to_string(),
-        family: pair.family.to_string(),
-        path: decision.path.to_string(),
-        predicted: decision.predicted.to_string(),
-        reason: decision.reason.to_string(),
-        detail: decision.detail.clone(),
-        blocks: pair.blocks.iter().map(Block::to_string).collect(),
-        underlay: PairUnderlay { local: text(pair.local), peer: text(pair.remote) },
-        mtu: pair.mtu,
-        ready,
-    }
-}
-
-pub(super) fn pairs_by_path(plan: &Plan) -> BTreeMap<String, u64> {
-    let mut count: BTreeMap<String, u64> =
-        [Path::Native, Path::Vxlan, Path::None].map(|path| (path.to_string(), 0)).into();
-    for pair in &plan.pairs {
-        *count.entry(pair.decision.path.to_string()).or_default() += 1;
-    }
-    count
-}
-
-/// Every route that we own or want, sorted by table and prefix.
-pub(super) fn routes(plan: &Plan, present: &State) -> Vec<RouteEntry> {
-    let wanted = &plan.dataplane;
-    let keys: BTreeSet<&RouteKey> = wanted.routes.keys().chain(present.routes.keys()).collect();
-    keys.into_iter()
-        .map(|key| {
-            let (state, route, of) = match (wanted.routes.get(key), present.routes.get(key)) {
-                (Some(want), Some(found)) if want == found => ("installed", want, wanted),
-                (Some(want), _) => ("missing", want, wanted),
-                (None, Some(found)) => ("stale", found, present),
-                (None, None) => unreachable!("the key is one of theirs"),
-            };
-            let nexthop = match route.target {
-                RouteTarget::Nexthop(id) => nexthop(of, present, id),
-                RouteTarget::Unreachable | RouteTarget::Other => None,
-            };
-            let kind = match (route.target.clone(), nexthop) {
-                (RouteTarget::Unreachable, _) => "unreachable",
-                (RouteTarget::Other, _) => "other",
-                (RouteTarget::Nexthop(_), Some(nexthop))
-                    if wanted.links.contains_key(&nexthop.link)
-                        || present.links.contains_key(&nexthop.link) =>
-                {
-                    Path::Vxlan.as_str()
-                }
-                (RouteTarget::Nexthop(_), _) => Path::Native.as_str(),
-            };
-            RouteEntry {
-                prefix: key.prefix.to_string(),
-                table: key.table,
-                kind: kind.to_owned(),
-                node: plan.owners.get(key).cloned().unwrap_or_default(),
-                via: nexthop.map_or_else(String::new, |nexthop| nexthop.gateway.address.to_string()),
-                device: nexthop.map_or_else(String::new, |nexthop| nexthop.link.to_string()),
-                state: state.to_owned(),
-            }
-        })
-        .collect()
-}
-
-fn nexthop<'a>(first: &'a State, second: &'a State, id: NexthopId) -> Option<&'a vxlan::Nexthop> {
-    first.nexthops.get(&id).or_else(|| second.nexthops.get(&id))
-}
-
-/// The BGP peers wanted, with what is known of their sessions, sorted by name.
-pub(super) fn neighbors(plan: &Plan, sessions: &SpeakerStatus) -> Vec<BgpNeighbor> {
-    plan.peers
-        .iter()
-        .map(|(name, peer)| {
-            let status = sessions.peers.get(name);
-            let refused = plan.refused.get(name).cloned().unwrap_or_default();
-            let is_node = plan.pairs.iter().any(|pair| pair.peer.as_str() == name);
-            BgpNeighbor {
-                name: name.clone(),
-                kind: if is_node { "node" } else { "external" }.to_owned(),
-                address: peer.address.to_string(),
-                asn: peer.asn.0,
-                state: status.map_or("idle", |status| state_word(status.state)).to_owned(),
-                since_seconds: status.map_or(0, |status| status.since.as_secs()),
-                hold_time_seconds: status.map_or(0, |status| status.hold_time.as_secs()),
-                families: status
-                    .map_or_else(Vec::new, |status| status.families.iter().map(Family::to_string).collect()),
-                restarting: status.is_some_and(|status| status.restarting),
-                accepted: status.map_or(0, |status| sum(&status.accepted)),
-                announced: status.map_or(0, |status| sum(&status.announced)),
-                refused_by_reason: refused_by_reason(&refused, status),
-                refused,
-                established_count: status.map_or(0, |status| status.established_count),
-                last_error: status.and_then(|status| status.last_error.clone()),
-                messages_received: status.map_or(0, |status| status.messages.received),
-                messages_sent: status.map_or(0, |status| status.messages.sent),
-            }
-        })
-        .collect()
-}
-
-/// By reason. The speaker lists only some of the prefixes that it refuses, and counts all: what is not listed is
-/// counted under the commonest word for its kind.
-fn refused_by_reason(refused: &[RefusedPrefix], status: Option<&PeerStatus>) -> BTreeMap<String, u64> {
-    let mut count: BTreeMap<String, u64> = BTreeMap::new();
-    for prefix in refused {
-        *count.entry(prefix.reason.clone()).or_default() += 1;
-    }
-    let Some(status) = status else { return count };
-    for (refusal, all) in &status.refused {
-        let listed = status.refused_prefixes.iter().filter(|(_, listed)| listed == refusal).count();
-        let unlisted = u64::try_from(all.saturating_sub(listed)).unwrap_or(u64::MAX);
-        if unlisted > 0 {
-            *count.entry(common_word(*refusal, refused).to_owned()).or_default() += unlisted;
+        let mut conditions = self.state.conditions.update(findings, Timestamp::now());
+        for trouble in &mut self.troubles {
+            conditions.extend(trouble.borrow_and_update().clone());
         }
+        conditions.sort();
+        let state = &self.state;
+        let blocks = self.blocks.borrow().as_ref().map_or_else(Vec::new, |blocks| blocks.held.clone());
+        let local = &state.local;
+        let health = self.health.borrow().clone();
+        let status = Status {
+            node: self.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            blocks: blocks.iter().map(ToString::to_string).collect(),
+            ready: state.not_ready.is_empty(),
+            not_ready_reasons: state.not_ready.clone(),
+            conditions,
+            revision: state.revision,
+            underlay: Family::ALL
+                .into_iter()
+                .filter_map(|family| {
+                    local.of(family).map(|found| (family.to_string(), found.address.to_string()))
+                })
+                .collect(),
+            underlay_interface: local
+                .ipv4
+                .as_ref()
+                .or(local.ipv6.as_ref())
+                .map(|found| found.link.to_string()),
+            tunnel_addresses: state
+                .plan
+                .iter()
+                .flat_map(|plan| &plan.tunnel_addresses)
+                .map(|(family, address)| (family.to_string(), address.to_string()))
+                .collect(),
+            store: store_text(&self.config.store, &health),
+            pairs_by_path: state.plan.as_ref().map(tables::pairs_by_path).unwrap_or_default(),
+            failures: state.failures.clone(),
+            started_at: Some(rfc3339(self.started_at)),
+        };
+        let published = Published {
+            status,
+            pairs: state
+                .plan
+                .as_ref()
+                .map(|plan| tables::pairs(&self.name, plan, &state.present))
+                .unwrap_or_default(),
+            routes: state.plan.as_ref().map(|plan| tables::routes(plan, &state.present)).unwrap_or_default(),
+            neighbors: state.plan.as_ref().map(|plan| tables::neighbors(plan, &sessions)).unwrap_or_default(),
+            counters: state.counters.clone(),
+        };
+        self.published.send_replace(Arc::new(published));
     }
-    count
 }
 
-fn common_word(refusal: Refusal, refused: &[RefusedPrefix]) -> &'static str {
-    match refusal {
-        Refusal::NotPermitted => {
-            if refused.iter().any(|prefix| prefix.reason == "not-imported") {
-                "not-imported"
-            } else {
-                "not-claimed"
-            }
-        }
-        Refusal::NextHop => "next-hop",
-        Refusal::Loop => "loop",
-        Refusal::OwnPrefix => "own-prefix",
-    }
-}
-
-fn sum(by_family: &BTreeMap<Family, usize>) -> u64 {
-    by_family.values().map(|count| u64::try_from(*count).unwrap_or(u64::MAX)).sum()
-}
-
-const fn state_word(state: SessionState) -> &'static str {
-    match state {
-        SessionState::Idle => "idle",
-        SessionState::Connect => "connect",
-        SessionState::Active => "active",
-        SessionState::OpenSent => "opensent",
-        SessionState::OpenConfirm => "openconfirm",
-        SessionState::Established => "established",
+fn store_text(store: &config::Store, health: &Result<(), String>) -> String {
+    let config::Store::File { path, .. } = store;
+    match health {
+        Ok(()) => format!("file {}", path.display()),
+        Err(problem) => format!("file {}: {problem}", path.display()),
     }
 }

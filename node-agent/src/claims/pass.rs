@@ -12,7 +12,8 @@ use super::commands;
 use super::pools::{self, Standing};
 use crate::node::{Block, Claim, NodeRecord, Snapshot};
 use crate::status::CommandError;
-use crate::store::{ClaimOutcome, Store, StoreError};
+use crate::store::{ClaimOutcome, Store};
+use crate::telemetry::chain;
 
 /// What one pass works with.
 pub(super) struct Pass<'a> {
@@ -147,8 +148,4 @@ pub(super) const FAMILIES: [Family; 2] =
 
 pub(super) fn is_ipv6(net: IpNet) -> bool {
     matches!(net, IpNet::V6(_))
-}
-
-pub(super) fn chain(error: &StoreError) -> String {
-    format!("{error}: {}", error.source)
 }

@@ -2,8 +2,9 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use vxlan::{Gateway, Nexthop, Route, RouteKey};
+use vxlan::{Gateway, Nexthop, NexthopId, Route, RouteKey, RouteTarget, State};
 
+use super::start::{drops_too_many, keep};
 use super::*;
 use crate::node::Block;
 use crate::plan::{self, tests::config};

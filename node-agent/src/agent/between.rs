@@ -1,0 +1,92 @@
+//! What one pass leaves to the next, and what it came to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bgp::Family;
+use bgp::speaker::SpeakerStatus;
+use tokio::time::Instant;
+use vxlan::State;
+
+use super::backoff::Backoff;
+use super::brake::{Brake, StartBrake};
+use super::conditions::Conditions;
+use super::parts::Limits;
+use crate::node::NodeName;
+use crate::plan::{Finding, Memory, Plan};
+use crate::status::Counters;
+use crate::underlay::Local;
+
+/// What one pass leaves to the next.
+pub(super) struct Between {
+    pub(super) local: Local,
+    /// Since when an underlay address is away.
+    pub(super) away: BTreeMap<Family, Instant>,
+    /// Since when a pair waits for the first life of its session.
+    pub(super) waiting: BTreeMap<(NodeName, Family), Instant>,
+    pub(super) brake: Brake,
+    pub(super) start_brake: StartBrake,
+    pub(super) memory: Memory,
+    pub(super) plan: Option<Plan>,
+    pub(super) present: State,
+    pub(super) sessions: Arc<SpeakerStatus>,
+    pub(super) revision: u64,
+    pub(super) conditions: Conditions,
+    pub(super) refused_config: Option<String>,
+    pub(super) findings: BTreeSet<Finding>,
+    pub(super) counters: Counters,
+    pub(super) failures: Vec<String>,
+    /// The data plane has been applied without failure by the last pass.
+    pub(super) applied: bool,
+    pub(super) marked: bool,
+    pub(super) not_ready: Vec<String>,
+    pub(super) backoff: Backoff,
+    pub(super) wakes: Vec<Instant>,
+}
+
+impl Between {
+    /// Before the first pass.
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            local: Local::default(),
+            away: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            brake: Brake::new(limits.brake),
+            start_brake: StartBrake::Armed,
+            memory: Memory::new(),
+            plan: None,
+            present: State::default(),
+            sessions: Arc::default(),
+            revision: 0,
+            conditions: Conditions::default(),
+            refused_config: None,
+            findings: BTreeSet::new(),
+            counters: Counters::default(),
+            failures: Vec::new(),
+            applied: false,
+            marked: false,
+            not_ready: vec!["starting".to_owned()],
+            backoff: Backoff::new(limits.retry.0, limits.retry.1),
+            wakes: Vec::new(),
+        }
+    }
+}
+
+/// What a pass came to.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) not_ready: Vec<String>,
+    pub(super) failed: bool,
+}
+
+impl Outcome {
+    pub(super) fn not_ready(mut self, reason: &str) -> Self {
+        self.not_ready.push(reason.to_owned());
+        self
+    }
+
+    pub(super) fn failed(mut self) -> Self {
+        self.failed = true;
+        self
+    }
+}

@@ -1,0 +1,72 @@
+//! What an operator should know of store and plan.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::Agent;
+use crate::node::Snapshot;
+use crate::path::{Path, Reason};
+use crate::plan::{Finding, Plan};
+use crate::status::STORE_UNAVAILABLE;
+
+impl Agent {
+    /// What the store says of itself. Whether it answers.
+    pub(super) fn store_findings(&mut self, snapshot: Option<&Snapshot>) -> bool {
+        let health = self.health.borrow_and_update().clone();
+        if let Err(problem) = &health {
+            self.state.findings.insert(Finding::new(
+                STORE_UNAVAILABLE,
+                "",
+                format!("the store does not answer, the last snapshot holds: {problem}"),
+            ));
+        }
+        for (record, problem) in snapshot.into_iter().flat_map(|snapshot| &snapshot.problems) {
+            self.state.findings.insert(Finding::new("RecordProblem", record, problem.as_str()));
+        }
+        health.is_ok()
+    }
+
+    /// What the plan found, and the sessions and paths that do not come up.
+    pub(super) fn plan_findings(&mut self, plan: &Plan, now: Instant) {
+        let findings = &mut self.state.findings;
+        findings.extend(plan.findings.iter().cloned());
+        for (address, error) in &self.state.sessions.listen_errors {
+            findings.insert(Finding::new(
+                "BgpPortInUse",
+                address,
+                format!("can't listen on {address} ({error}): sessions that this node opens and tunnels go on; set bgp.port or bgp.listen if another speaker has the port"),
+            ));
+        }
+        let mut waiting = BTreeMap::new();
+        for pair in &plan.pairs {
+            let decision = &pair.decision;
+            let mut overdue = false;
+            if decision.reason == Reason::BgpWaiting {
+                let key = (pair.peer.clone(), pair.family);
+                let since = self.state.waiting.get(&key).copied().unwrap_or(now);
+                overdue = now.duration_since(since) >= self.limits.session_patience;
+                if !overdue {
+                    self.state.wakes.push(since + self.limits.session_patience);
+                }
+                waiting.insert(key, since);
+            }
+            if overdue || matches!(decision.reason, Reason::BgpDown | Reason::BgpNoRoute) {
+                let session = self.state.sessions.peers.get(pair.peer.as_str());
+                let error = session.and_then(|session| session.last_error.as_deref());
+                let error = error.map_or_else(String::new, |error| format!(" ({error})"));
+                findings.insert(Finding::new(
+                    "BgpSessionDown",
+                    &pair.peer,
+                    format!("{}{error}", decision.detail),
+                ));
+            } else if decision.path == Path::None
+                && decision.reason != Reason::NoBlock
+                && decision.predicted != Path::None
+            {
+                findings.insert(Finding::new("NoPath", &pair.peer, decision.detail.as_str()));
+            }
+        }
+        self.state.waiting = waiting;
+    }
+}

@@ -1,0 +1,88 @@
+//! What an agent is made of.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use config::Config;
+use ipnet::IpNet;
+use tokio::sync::{mpsc, watch};
+use vxlan::Dataplane;
+
+use super::{BrakeLimits, StartBgp};
+use crate::liveness::Liveness;
+use crate::reload::ConfigSource;
+use crate::status::Condition;
+use crate::store::Store;
+
+/// What an agent is made of.
+pub struct AgentParts {
+    /// Configuration of this node.
+    pub config: Config,
+    /// Where it comes from, to follow its changes; `None`: it never changes.
+    pub source: Option<ConfigSource>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The kernel.
+    pub dataplane: Box<dyn Dataplane>,
+    /// Says that something of interest has changed in the kernel.
+    pub kernel_events: Box<dyn KernelEvents>,
+    /// Starts the BGP speaker.
+    pub bgp: StartBgp,
+    /// The loop's promise to be heard of.
+    pub liveness: Liveness,
+    /// Conditions of other parts of the process: an HTTP port in use.
+    pub troubles: Vec<watch::Receiver<Option<Condition>>>,
+    /// Times and shares.
+    pub limits: Limits,
+}
+
+/// What wakes the loop when somebody changes the kernel.
+#[async_trait]
+pub trait KernelEvents: Send {
+    /// Prefixes for which routes of others matter.
+    fn watch(&mut self, prefixes: Vec<IpNet>);
+    /// Waits for a change. Cancel-safe.
+    async fn changed(&mut self) -> io::Result<()>;
+}
+
+/// Wakes that a task of somebody else's makes, which knows by itself what to watch.
+#[async_trait]
+impl KernelEvents for mpsc::Receiver<()> {
+    fn watch(&mut self, _prefixes: Vec<IpNet>) {}
+
+    async fn changed(&mut self) -> io::Result<()> {
+        self.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Times and shares that hold for every agent; tests shorten them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// When peers that vanish at once are kept.
+    pub brake: BrakeLimits,
+    /// The kernel is looked at so often when nothing happens.
+    pub audit: Duration,
+    /// Events are gathered for so long.
+    pub debounce: Duration,
+    /// How long an underlay address may be away before it counts as gone, while the other family's stands.
+    pub underlay_grace: Duration,
+    /// A session that has not come up for so long is reported.
+    pub session_patience: Duration,
+    /// First and longest wait after a failure.
+    pub retry: (Duration, Duration),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            brake: BrakeLimits::default(),
+            audit: Duration::from_secs(30),
+            debounce: Duration::from_millis(20),
+            underlay_grace: Duration::from_secs(30),
+            session_patience: Duration::from_secs(30),
+            retry: (Duration::from_millis(250), Duration::from_secs(30)),
+        }
+    }
+}

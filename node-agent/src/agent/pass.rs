@@ -1,0 +1,192 @@
+//! One pass: observe the kernel, make the world, plan, tell the speaker, reconcile the kernel.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use vxlan::Observed;
+
+use super::between::Outcome;
+use super::{Agent, blocks, present, speaker};
+use crate::dataplane::Gone;
+use crate::node::{NodeName, Snapshot};
+use crate::plan::{self, Finding, Plan, World};
+use crate::telemetry::chain;
+
+impl Agent {
+    /// Looks, acts, and publishes what came of it.
+    pub(super) async fn pass(&mut self) -> Result<(), Gone> {
+        let began = Instant::now();
+        self.state.findings.clear();
+        self.state.wakes = vec![began + self.limits.audit];
+        let outcome = self.look_and_act(began).await?;
+        self.state.not_ready = outcome.not_ready;
+        if outcome.failed {
+            let wait = self.state.backoff.failed();
+            self.state.wakes.push(Instant::now() + wait);
+        } else {
+            self.state.backoff.succeeded();
+        }
+        self.state.counters.record_pass(began.elapsed());
+        self.publish();
+        Ok(())
+    }
+
+    async fn look_and_act(&mut self, now: Instant) -> Result<Outcome, Gone> {
+        let mut outcome = Outcome::default();
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        let answering = self.store_findings(snapshot.as_deref());
+        let nothing = Snapshot::default();
+        let watched = plan::watched(&self.config, snapshot.as_deref().unwrap_or(&nothing));
+        match &mut self.kernel_events {
+            Some(events) => events.watch(watched.clone()),
+            None => {
+                self.state.findings.insert(Finding::new(
+                    "KernelEventsLost",
+                    "",
+                    format!(
+                        "the kernel's notifications can't be read any more: what others change is repaired only every {} s until the agent is restarted",
+                        self.limits.audit.as_secs()
+                    ),
+                ));
+            }
+        }
+        let observed = match self.dataplane.observe(watched).await? {
+            Ok(observed) => Arc::new(observed),
+            Err(error) => {
+                let text = chain(&error);
+                self.state.findings.insert(Finding::new(
+                    "KernelUnreadable",
+                    "",
+                    format!("{text}: nothing is changed until it can be read"),
+                ));
+                return Ok(outcome.not_ready("dataplane").failed());
+            }
+        };
+        let underlay_stands = self.settle_underlay(&observed, now);
+        if !underlay_stands {
+            outcome = outcome.not_ready("underlay");
+        }
+        let own = plan::own_record(&self.name, &self.config, &self.state.local);
+        if !self.state.local.is_empty() {
+            self.wanted_record.send_if_modified(|wanted| {
+                let changed = wanted.as_ref() != Some(&own);
+                *wanted = Some(own.clone());
+                changed
+            });
+        }
+        let Some(snapshot) = snapshot else { return Ok(outcome.not_ready("store")) };
+        self.state.revision = snapshot.revision;
+        if !blocks::stands(&own, &snapshot) {
+            outcome = outcome.not_ready("record");
+        }
+        let Some(blocks) = self.blocks.borrow_and_update().clone() else {
+            return Ok(outcome.not_ready("no-block"));
+        };
+        self.state.findings.extend(blocks.findings);
+        if blocks.held.is_empty() {
+            outcome = outcome.not_ready("no-block");
+        }
+        let braked = self.state.brake.pass(&self.name, &snapshot, now, answering);
+        self.state.wakes.extend(braked.until);
+        if !braked.held.is_empty() {
+            let names: Vec<&str> = braked.held.iter().map(NodeName::as_str).collect();
+            self.state.findings.insert(Finding::new(
+                "PeersVanished",
+                "",
+                format!("{} vanished from the store at once and are kept for a while: if they are gone for good nothing is to be done, else look at the store", names.join(", ")),
+            ));
+        }
+        if !underlay_stands && self.state.local.is_empty() {
+            // Never known since the start: nothing can be planned, and nothing is removed.
+            return Ok(outcome);
+        }
+        let holding = now < self.hold_until;
+        if holding {
+            self.state.wakes.push(self.hold_until);
+        }
+        let (sessions, learned) = self.bgp.learned();
+        let plan = plan::plan(&World {
+            own: &own,
+            config: &self.config,
+            snapshot: &braked.snapshot,
+            held: &blocks.held,
+            local: &self.state.local,
+            observed: &observed,
+            sessions: &sessions,
+            learned: &learned,
+            memory: &self.state.memory,
+            holding,
+        });
+        self.state.sessions = sessions;
+        if self.bgp.ensure(speaker::identity(&self.config, &own, self.restarting)).await {
+            self.hold_until = Instant::now() + self.config.bgp.restart_time;
+        }
+        self.bgp.tell(&plan.peers, &plan.announce);
+        self.plan_findings(&plan, now);
+        self.count_flips(&plan);
+        self.state.memory.clone_from(&plan.memory);
+        if underlay_stands {
+            outcome = self.program(observed, &plan, now, outcome).await?;
+        } else {
+            self.state.present = observed.ours.clone();
+        }
+        self.state.plan = Some(plan);
+        Ok(outcome)
+    }
+
+    /// Brings the kernel to the plan.
+    async fn program(
+        &mut self,
+        observed: Arc<Observed>,
+        plan: &Plan,
+        now: Instant,
+        outcome: Outcome,
+    ) -> Result<Outcome, Gone> {
+        let wanted = self.brake_at_start(plan, &observed, now);
+        if let Err(error) = self.state_dir.remember_originals(&observed, &wanted) {
+            self.state.findings.insert(Finding::new(
+                "StateDirUnwritable",
+                "rp_filter",
+                format!(
+                    "can't write into stateDir ({error}): `pairway uninstall` will not restore rp_filter"
+                ),
+            ));
+        }
+        let report = self.dataplane.reconcile(Arc::clone(&observed), wanted).await?;
+        self.state.present = present::present(&observed.ours, &report.applied);
+        self.count_changes(&report, plan);
+        for conflict in &report.conflicts {
+            self.state.findings.insert(Finding::new(
+                "Conflict",
+                &conflict.wanted,
+                format!("{} is in the way of {}: {}", conflict.found, conflict.wanted, conflict.hint),
+            ));
+        }
+        let failures: Vec<String> = report
+            .failures
+            .iter()
+            .map(|failure| format!("can't {}: {}", failure.change, failure.error))
+            .collect();
+        for failure in failures.iter().filter(|failure| !self.state.failures.contains(failure)) {
+            tracing::warn!("{failure}");
+        }
+        self.state.failures = failures;
+        self.state.applied = self.state.failures.is_empty();
+        if !self.state.applied {
+            return Ok(outcome.not_ready("dataplane").failed());
+        }
+        if !self.state.marked {
+            match self.state_dir.mark_run() {
+                Ok(()) => self.state.marked = true,
+                Err(error) => {
+                    self.state.findings.insert(Finding::new(
+                        "StateDirUnwritable",
+                        "",
+                        format!("can't write into stateDir ({error}): the next restart will not be silent"),
+                    ));
+                }
+            }
+        }
+        Ok(outcome)
+    }
+}

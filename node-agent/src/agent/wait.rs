@@ -1,0 +1,85 @@
+//! What wakes the loop.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::speaker::{self, News};
+use super::{Agent, Task};
+use crate::status::{Command, Condition};
+
+/// Why the loop goes on.
+pub(super) enum Wake {
+    Stop,
+    Pass,
+    Publish,
+    Command(Command),
+    Config,
+    Deaf(io::Error),
+    Ended(Result<Task, tokio::task::JoinError>),
+}
+
+impl Agent {
+    /// Waits for a reason to do something. Every arm only receives: what a cancelled arm has not received stays
+    /// where it is.
+    pub(super) async fn wait(&mut self, stop: &CancellationToken) -> Wake {
+        let now = Instant::now();
+        let deadline = self.state.wakes.iter().copied().min().unwrap_or(now + self.limits.audit);
+        self.liveness.promise(deadline.saturating_duration_since(now) + Duration::from_secs(60));
+        {
+            let config_wake = async {
+                match &mut self.source {
+                    Some(source) => source.wakes.recv().await,
+                    None => None,
+                }
+            };
+            let kernel_event = async {
+                match &mut self.kernel_events {
+                    Some(events) => events.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let trouble = any_changed(&mut self.troubles);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => Wake::Stop,
+                Some(command) = self.commands.recv() => Wake::Command(command),
+                Some(ended) = self.tasks.join_next() => Wake::Ended(ended),
+                Some(()) = config_wake => Wake::Config,
+                Ok(()) = self.snapshots.changed() => Wake::Pass,
+                Ok(()) = self.blocks.changed() => Wake::Pass,
+                changed = kernel_event => match changed {
+                    Ok(()) => Wake::Pass,
+                    Err(error) => Wake::Deaf(error),
+                },
+                Ok(()) = self.health.changed() => Wake::Pass,
+                () = trouble => Wake::Publish,
+                news = self.bgp.changed() => match news {
+                    News::Routes => Wake::Pass,
+                    News::Status => {
+                        let status = self.bgp.peek();
+                        let same = speaker::gist(&status) == speaker::gist(&self.state.sessions);
+                        if same { Wake::Publish } else { Wake::Pass }
+                    }
+                },
+                () = sleep_until(deadline) => Wake::Pass,
+            }
+        }
+    }
+}
+
+async fn any_changed(troubles: &mut [watch::Receiver<Option<Condition>>]) {
+    let mut waiting: futures_util::stream::FuturesUnordered<_> =
+        troubles.iter_mut().map(watch::Receiver::changed).collect();
+    loop {
+        match futures_util::StreamExt::next(&mut waiting).await {
+            Some(Ok(())) => return,
+            // That part of the process has ended: it has no news any more.
+            Some(Err(_)) => (),
+            None => std::future::pending().await,
+        }
+    }
+}
