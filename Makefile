@@ -42,8 +42,8 @@ check: ## the layers: pure parts build without sockets, dependencies point one w
 lint: check ## formatting, clippy, layers, shell scripts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --quiet --workspace --all-targets -- -D warnings
-	bash -n .ci/run integration/*.sh
-	if command -v shellcheck >/dev/null; then shellcheck --severity=warning .ci/run integration/*.sh; fi
+	bash -n .ci/run integration/*.sh integration/vm/run.sh
+	if command -v shellcheck >/dev/null; then shellcheck --severity=warning .ci/run integration/*.sh integration/vm/*; fi
 
 fmt: ## format the sources
 	$(CARGO) fmt --all
