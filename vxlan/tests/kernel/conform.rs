@@ -197,7 +197,10 @@ fn misfortune(rng: &mut Rng, fake: &FakeKernel) -> String {
             "carrier of eth0 lost and back".to_owned()
         }
         (4, Some(name)) if !state.links.contains_key(&link("stray0")) => {
+            // Up, it can't be renamed before Linux 6.2.
+            ip(&format!("link set {name} down"));
             ip(&format!("link set {name} name stray0"));
+            fake.set_up(name, false);
             fake.rename_interface(name, "stray0");
             format!("{name} renamed")
         }

@@ -72,6 +72,17 @@ pub(crate) fn run(program: &str, arguments: &str) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
+/// Renames a device that is up. Linux before 6.2 wants it down meanwhile.
+pub(crate) fn rename(name: &str, new: &str) {
+    let live =
+        Command::new("ip").args(["link", "set", name, "name", new]).output().expect("the program runs");
+    if !live.status.success() {
+        ip(&format!("link set {name} down"));
+        ip(&format!("link set {name} name {new}"));
+        ip(&format!("link set {new} up"));
+    }
+}
+
 /// The list that `ip -j` prints.
 pub(crate) fn ip_json(arguments: &str) -> Vec<Value> {
     json("ip", arguments)

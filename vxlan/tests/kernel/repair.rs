@@ -1,8 +1,8 @@
 //! Whatever happens to our objects, one pass brings them back.
 
 use crate::namespace::{
-    add_peer, eventually, ids, in_namespace, ip, ip_json, kernel, mesh, native, run, settle, underlay_ipv6,
-    wait_for_state,
+    add_peer, eventually, ids, in_namespace, ip, ip_json, kernel, mesh, native, rename, run, settle,
+    underlay_ipv6, wait_for_state,
 };
 
 /// Everything of ours as other programs show it, without what a new device or object makes different.
@@ -53,7 +53,7 @@ fn the_device_down_and_up() {
 
 #[test]
 fn the_device_renamed() {
-    repaired_after(|| drop(ip("link set vx4 name stray0")));
+    repaired_after(|| rename("vx4", "stray0"));
 }
 
 #[test]
