@@ -25,6 +25,9 @@ pub use pods::Pod;
 /// Where a topology binds the store from.
 pub const STORE: &str = "store";
 
+/// Lines of an agent's log that are shown when it does not do what it should.
+const LOG_TAIL: usize = 12;
+
 /// A whole configuration: what is not said has its default.
 pub const CONFIG: &str = "\
 version: 1
@@ -259,7 +262,12 @@ impl Cluster {
         let wanted = nodes.len() * (nodes.len() - 1) * FAMILIES.len();
         let all = eventually("every pair to be ready on its predicted path", limit, || {
             if interrupt::requested() {
-                return Ok(None);
+                return Ok(Ok(None));
+            }
+            if let Some(node) = self.ended(nodes) {
+                let log = self.log_path(node);
+                let said = Lab::tail(&log, LOG_TAIL);
+                return Ok(Err(ClusterError::AgentEnded { node: node.clone(), log, said }));
             }
             let mut good = Vec::new();
             let mut problems = Vec::new();
@@ -274,12 +282,35 @@ impl Cluster {
             }
             progress(good.len(), wanted);
             if problems.is_empty() && good.len() == wanted {
-                Ok(Some(good))
+                Ok(Ok(Some(good)))
             } else {
                 Err(problems.join("; "))
             }
-        })?;
-        all.ok_or(ClusterError::Interrupted)
+        });
+        match all {
+            Ok(all) => all?.ok_or(ClusterError::Interrupted),
+            Err(elapsed) => {
+                let agents = nodes.iter().map(|node| self.describe(node)).collect();
+                Err(ClusterError::NotConverged { elapsed, agents })
+            }
+        }
+    }
+
+    /// The first of these nodes whose agent was started here and does not run any more.
+    fn ended<'a>(&self, nodes: &'a [String]) -> Option<&'a String> {
+        nodes.iter().find(|&node| self.agents.get(node).is_some_and(Running::has_ended))
+    }
+
+    /// What an agent says of itself, and the end of its log.
+    fn describe(&self, node: &str) -> String {
+        let state = match self.status(node) {
+            Err(err) => err.to_string(),
+            Ok(status) if status.ready => "ready".to_owned(),
+            Ok(status) => format!("not ready: {}", status.not_ready_reasons.join(", ")),
+        };
+        let log = self.log_path(node);
+        let said: Vec<String> = Lab::tail(&log, LOG_TAIL).iter().map(|line| format!("  | {line}")).collect();
+        format!("{node}: {state}; the end of {}:\n{}", log.display(), said.join("\n"))
     }
 
     /// A node's pairs that are as they should be, and the first thing that is not.

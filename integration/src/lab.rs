@@ -9,6 +9,7 @@
 //! Shared with the machine are its files, except `/run`, `/etc` and `/var`, which a node may write without a
 //! trace.
 
+mod end;
 mod error;
 mod init;
 mod node;
@@ -22,7 +23,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use crate::topology::{Kind, Topology};
+use crate::topology::{Bind, Kind, Topology};
 
 pub use error::{CommandError, LabError};
 pub use node::{Node, Running};
@@ -44,23 +45,29 @@ impl Lab {
     pub fn up(topology: Topology) -> Result<Self, LabError> {
         let root = state::root();
         state::sweep(&root);
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let folder = root.join(state::temporary_name(NEXT.fetch_add(1, Ordering::Relaxed)));
-        Self::bring_up(topology, folder, false)
+        Self::bring_up(topology, temporary_folder(&root), false)
     }
 
     /// Brings a topology up and leaves it, for [`Lab::attach`] and [`Lab::down`] to find by its name.
     pub fn up_and_keep(topology: Topology, path: &Path) -> Result<Self, LabError> {
-        let folder = state::root().join(&topology.name);
+        let root = state::root();
+        state::sweep(&root);
+        let folder = root.join(&topology.name);
         if folder.join(state::FILE).exists() {
             if state::load(&folder).is_ok_and(|state| state.is_alive()) {
                 return Err(LabError::AlreadyUp { lab: topology.name });
             }
             // The machine was restarted, or the nodes were killed: nothing but files is left of it.
-            fs::remove_dir_all(&folder).map_err(LabError::io("remove", &folder))?;
+            state::remove(&folder)?;
         }
-        let lab = Self::bring_up(topology, folder, true)?;
+        // Until it stands, its folder is one of those that are swept.
+        let mut lab = Self::bring_up(topology, temporary_folder(&root), true)?;
         state::save(&lab.folder, path, &lab.nodes)?;
+        fs::rename(&lab.folder, &folder).map_err(LabError::io("make", &folder))?;
+        lab.folder = folder;
+        // From here on `Lab::down` finds it, whatever becomes of this process.
+        lab.nodes.values_mut().try_for_each(Node::leave)?;
+        lab.kept = true;
         Ok(lab)
     }
 
@@ -83,19 +90,30 @@ impl Lab {
         state::left(&state::root())
     }
 
+    /// Removes what runners that were killed have left on disk.
+    pub fn sweep() {
+        state::sweep(&state::root());
+    }
+
+    /// The last lines of a log of a lab.
+    #[must_use]
+    pub fn tail(log: &Path, lines: usize) -> Vec<String> {
+        state::tail(log, lines)
+    }
+
     /// Ends a lab that was left: exactly the processes that [`Lab::up_and_keep`] started, known by process id
     /// and start time, and its folder.
     pub fn down(name: &str) -> Result<(), LabError> {
         let folder = state::root().join(name);
         state::load(&folder)?.end()?;
-        fs::remove_dir_all(&folder).map_err(LabError::io("remove", &folder))
+        state::remove(&folder)
     }
 
     fn bring_up(topology: Topology, folder: PathBuf, kept: bool) -> Result<Self, LabError> {
         if !nix::unistd::geteuid().is_root() {
             return Err(LabError::NotRoot);
         }
-        fs::create_dir_all(&folder).map_err(LabError::io("create", &folder))?;
+        state::create(&folder)?;
         if topology.nodes.len() > MANY_NODES {
             raise_neighbour_limits()?;
         }
@@ -104,10 +122,6 @@ impl Lab {
         lab.start_nodes(kept)?;
         lab.make_links()?;
         lab.run_commands()?;
-        if kept {
-            lab.nodes.values_mut().for_each(Node::leave);
-            lab.kept = true;
-        }
         Ok(lab)
     }
 
@@ -116,10 +130,10 @@ impl Lab {
         for (name, definition) in &self.topology.nodes {
             let mut binds = Vec::new();
             for bind in &definition.binds {
-                binds.push((self.bind_source(&bind.source, bind.line)?, bind));
+                binds.push((self.bind_source(name, bind)?, bind));
             }
             let script = init::script(name, definition, &binds, kept);
-            starting.push(init::Starting::spawn(name, &script, kept)?);
+            starting.push(init::Starting::spawn(name, &script)?);
         }
         for node in starting {
             let name = node.name().to_owned();
@@ -130,9 +144,16 @@ impl Lab {
     }
 
     /// A file is bound as it stands; a folder is state, and every lab gets a copy of its own.
-    fn bind_source(&self, source: &Path, line: u64) -> Result<PathBuf, LabError> {
+    fn bind_source(&self, node: &str, bind: &Bind) -> Result<PathBuf, LabError> {
+        let source = &bind.source;
         let original = self.topology.folder.join(source);
-        let missing = || LabError::BindMissing { line, path: original.clone() };
+        let missing = || {
+            let what = format!(
+                "bind source {} of node {node} does not exist; make it, or name another",
+                original.display()
+            );
+            self.topology.wrong(bind.at, what)
+        };
         let metadata = fs::metadata(&original).map_err(|_| missing())?;
         if source.is_absolute() || !metadata.is_dir() {
             return fs::canonicalize(&original).map_err(|_| missing());
@@ -177,10 +198,14 @@ impl Lab {
     }
 
     fn run_commands(&self) -> Result<(), LabError> {
-        let run_all = |name: &str| {
+        let run_all = |name: &str| -> Result<(), LabError> {
             for exec in &self.topology.nodes[name].exec {
                 let words: Vec<&str> = exec.words.iter().map(String::as_str).collect();
-                self.node(name).run(&words).map_err(|source| LabError::Exec { line: exec.line, source })?;
+                let result = self.node(name).run_within(&words, self.topology.exec_limit, &self.folder);
+                result.map_err(|failed| {
+                    let hint = "try it with `lab up --no-agents` without this line, and `lab shell`";
+                    self.topology.wrong(exec.at, format!("{failed}; {hint}"))
+                })?;
             }
             Ok(())
         };
@@ -230,8 +255,13 @@ impl Drop for Lab {
         self.nodes.values_mut().for_each(Node::kill);
         self.nodes.clear();
         // What can't be removed is swept by the next lab.
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = state::remove(&self.folder);
     }
+}
+
+fn temporary_folder(root: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    root.join(state::temporary_name(NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 fn ip_batch(mut ip: Command, batch: &str) -> Result<(), LabError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cluster::{CONFIG, Cluster, ClusterError, Programs};
 use crate::interrupt;
 use crate::lab::{Lab, LabError};
-use crate::screen::{Step, say, table};
+use crate::screen::{Step, complain, say, table};
 use crate::topology::Topology;
 
 /// How long agents may take until every pair has its path.
@@ -23,6 +23,7 @@ pub fn up(path: &Path, programs: Option<Programs>, foreground: bool) -> Result<(
     let lab = if foreground { Lab::up(topology)? } else { Lab::up_and_keep(topology, path)? };
     let name = lab.topology().name.clone();
     step.end(format!("{} nodes", lab.nodes().len()));
+    let folder = lab.folder().to_owned();
     let result = match programs {
         None => stay(foreground),
         Some(programs) => with_agents(lab, programs, foreground),
@@ -31,13 +32,21 @@ pub fn up(path: &Path, programs: Option<Programs>, foreground: bool) -> Result<(
     if !foreground && matches!(result, Err(ClusterError::Interrupted)) {
         Lab::down(&name)?;
     }
-    result?;
-    if !foreground {
+    if !foreground && !matches!(result, Err(ClusterError::Interrupted)) {
         say(format!(
-            "\nlab shell NODE looks around in a node, lab status shows them, lab down {name} ends it."
+            "\n{}\nlab shell NODE looks around in a node, lab status shows them, lab down {name} ends it.",
+            places(&folder)
         ));
     }
-    Ok(())
+    result
+}
+
+/// Where a lab's files are.
+fn places(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "configuration: {folder}/config/NODE/pairway.yaml, taken over when it changes; logs: {folder}/NODE.log"
+    )
 }
 
 fn with_agents(lab: Lab, programs: Programs, foreground: bool) -> Result<(), ClusterError> {
@@ -75,11 +84,23 @@ fn stay(foreground: bool) -> Result<(), ClusterError> {
 /// Ends a lab, or all of them.
 pub fn down(name: Option<&str>) -> Result<(), ClusterError> {
     let names = name.map_or_else(Lab::left, |name| vec![name.to_owned()]);
-    for name in names {
-        Lab::down(&name)?;
-        say(format!("lab {name} is down"));
+    if names.is_empty() {
+        say("no lab is up");
     }
-    Ok(())
+    let mut failed = None;
+    for name in names {
+        match Lab::down(&name) {
+            Ok(()) => say(format!("lab {name} is down")),
+            Err(err) => {
+                // The others end all the same.
+                if let Some(earlier) = failed.replace(err) {
+                    complain(format!("lab: {earlier}"));
+                }
+            }
+        }
+    }
+    Lab::sweep();
+    failed.map_or(Ok(()), |err| Err(err.into()))
 }
 
 /// Runs a shell or a command in a node; its exit status.
@@ -126,6 +147,7 @@ pub fn status() -> Result<(), ClusterError> {
                 continue;
             }
         };
+        let folder = lab.folder().to_owned();
         let mut table = table();
         table.set_header([&*name, "process", "agent", "blocks"]);
         let programs = Programs::built().ok();
@@ -141,6 +163,7 @@ pub fn status() -> Result<(), ClusterError> {
             table.add_row([node, pid.to_string(), agent.to_owned(), blocks]);
         }
         say(table);
+        say(places(&folder));
     }
     Ok(())
 }

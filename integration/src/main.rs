@@ -24,7 +24,7 @@ enum Command {
     Demo,
     /// Bring a topology up and leave it for looking around.
     Up {
-        /// A containerlab file, or the name of one of ours: two-nodes, four-nodes, three-subnets.
+        /// A containerlab file, or the name of one of ours, as in integration/topologies.
         topology: PathBuf,
         /// Start no agents.
         #[arg(long)]
@@ -117,5 +117,16 @@ fn find_topology(given: &Path) -> Result<PathBuf> {
     if given.components().count() == 1 && ours.exists() {
         return Ok(ours);
     }
-    bail!("{} does not exist, nor does {}", given.display(), ours.display())
+    let mut known: Vec<String> = std::fs::read_dir(ours.with_file_name(""))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".clab.yml")?.to_owned()))
+        .collect();
+    known.sort();
+    bail!(
+        "there is no topology {}; name a containerlab file, or one of {}",
+        given.display(),
+        known.join(", ")
+    )
 }

@@ -21,6 +21,11 @@ pub fn say(line: impl Display) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
+/// Prints a line to standard error.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// A table with a frame.
 #[must_use]
 pub fn table() -> Table {

@@ -10,10 +10,14 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_saphyr::{Location, Spanned};
 
 pub use words::{SplitError, split};
+
+/// See [`Topology::exec_limit`].
+const EXEC_LIMIT: Duration = Duration::from_secs(60);
 
 /// MTU of a link that names none, as containerlab has it.
 const DEFAULT_MTU: u32 = 9500;
@@ -23,12 +27,16 @@ const DEFAULT_MTU: u32 = 9500;
 pub struct Topology {
     /// `name`
     pub name: String,
+    /// The file, for messages.
+    pub path: PathBuf,
     /// Folder of the file: relative binds begin there.
     pub folder: PathBuf,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// Links in the file's order.
     pub links: Vec<Link>,
+    /// How long each command may take: a minute, the file can't say otherwise.
+    pub exec_limit: Duration,
 }
 
 /// What a node is.
@@ -60,8 +68,8 @@ pub struct Node {
 /// A command of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
-    /// Line in the file.
-    pub line: u64,
+    /// Line and column in the file, from 1.
+    pub at: (u64, u64),
     /// Program and arguments, at least one.
     pub words: Vec<String>,
 }
@@ -69,8 +77,8 @@ pub struct Exec {
 /// A bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
-    /// Line in the file.
-    pub line: u64,
+    /// Line and column in the file, from 1.
+    pub at: (u64, u64),
     /// What is mounted; relative to the folder of the file.
     pub source: PathBuf,
     /// Where in the node, absolute.
@@ -99,7 +107,7 @@ pub struct End {
     pub mac: Option<String>,
 }
 
-/// Why a topology can't be used.
+/// Why a topology can't be used: `file:line:column: what is wrong; what would be right`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct TopologyError {
     /// The file.
@@ -126,7 +134,7 @@ impl Topology {
         let text = std::fs::read_to_string(path).map_err(|err| TopologyError {
             path: path.to_owned(),
             at: None,
-            message: format!("can't read it: {err}"),
+            message: format!("can't be read: {err}; name a containerlab file, or one of the lab's own"),
         })?;
         Self::parse(&text, path)
     }
@@ -135,14 +143,19 @@ impl Topology {
     pub fn parse(text: &str, path: &Path) -> Result<Self, TopologyError> {
         let fail = |Refusal { at, message }| TopologyError { path: path.to_owned(), at, message };
         let file: raw::File = serde_saphyr::from_str(text).map_err(|err| {
-            let at = err.location().map(|at| (at.line(), at.column()));
+            let at = err.location().map(place);
             fail(Refusal { at, message: raw::message(&err) })
         })?;
         let folder = match path.parent() {
             Some(parent) if parent != Path::new("") => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        resolve(file, folder).map_err(fail)
+        resolve(file, path, folder).map_err(fail)
+    }
+
+    /// Something at a place of the file that only showed when it was brought up.
+    pub(crate) fn wrong(&self, at: (u64, u64), message: String) -> TopologyError {
+        TopologyError { path: self.path.clone(), at: Some(at), message }
     }
 
     /// Names of the nodes whose `role` label is this.
@@ -160,25 +173,35 @@ struct Refusal {
 }
 
 fn refuse<T>(at: Location, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { at: Some((at.line(), at.column())), message: message.into() })
+    Err(Refusal { at: Some(place(at)), message: message.into() })
 }
 
-fn resolve(file: raw::File, folder: PathBuf) -> Result<Topology, Refusal> {
+fn place(at: Location) -> (u64, u64) {
+    (at.line(), at.column())
+}
+
+fn resolve(file: raw::File, path: &Path, folder: PathBuf) -> Result<Topology, Refusal> {
     if !is_name(&file.name.value) {
         return refuse(
             file.name.referenced,
-            format!("name {:?}: letters, digits, '-' and '_' only", file.name.value),
+            format!("name {:?} is no lab name; write letters, digits, '-' and '_'", file.name.value),
         );
     }
     let raw::Topology { defaults, kinds, nodes: raw_nodes, links: raw_links } = file.topology;
     let defaults = defaults.unwrap_or_default();
     for (kind, settings) in &kinds {
         if !matches!(kind.as_str(), "linux" | "bridge") {
-            return refuse(settings.referenced, format!("kind {kind}: only linux and bridge are supported"));
+            return refuse(
+                settings.referenced,
+                format!("kind {kind} is not supported; write linux or bridge"),
+            );
         }
     }
     if raw_nodes.is_empty() {
-        return Err(Refusal { at: None, message: "topology.nodes is empty".to_owned() });
+        return Err(Refusal {
+            at: None,
+            message: "topology.nodes is empty; name at least one node".to_owned(),
+        });
     }
     let mut nodes = BTreeMap::new();
     for (name, spanned) in raw_nodes {
@@ -187,7 +210,14 @@ fn resolve(file: raw::File, folder: PathBuf) -> Result<Topology, Refusal> {
         nodes.insert(name, node);
     }
     let links = resolve_links(raw_links, &nodes)?;
-    Ok(Topology { name: file.name.value, folder, nodes, links })
+    Ok(Topology {
+        name: file.name.value,
+        path: path.to_owned(),
+        folder,
+        nodes,
+        links,
+        exec_limit: EXEC_LIMIT,
+    })
 }
 
 fn resolve_node(
@@ -199,17 +229,20 @@ fn resolve_node(
 ) -> Result<Node, Refusal> {
     // The name becomes a host name, and a bridge's name a device name.
     if !is_name(name) || name.contains('_') || name.len() > 63 {
-        return refuse(at, format!("node {name:?}: letters, digits and '-' only, at most 63"));
+        return refuse(
+            at,
+            format!("node {name:?} is no host name; write letters, digits and '-', at most 63"),
+        );
     }
     let Some(kind) = own.kind.as_ref().or(defaults.kind.as_ref()) else {
-        return refuse(at, format!("node {name} has no kind: linux or bridge"));
+        return refuse(at, format!("node {name} has no kind; write linux or bridge"));
     };
     let kind_name = kind.value.clone();
     let kind = match kind_name.as_str() {
         "linux" => Kind::Linux,
         "bridge" => Kind::Bridge,
         other => {
-            return refuse(kind.referenced, format!("kind {other}: only linux and bridge are supported"));
+            return refuse(kind.referenced, format!("kind {other} is not supported; write linux or bridge"));
         }
     };
     let none = raw::Settings::default();
@@ -221,13 +254,16 @@ fn resolve_node(
         if kind == Kind::Bridge || mode.value != "none" {
             return refuse(
                 mode.referenced,
-                format!("network-mode {:?} of node {name}: only none, and only for kind linux", mode.value),
+                format!(
+                    "network-mode {:?} of node {name} is not supported; write none, for kind linux only",
+                    mode.value
+                ),
             );
         }
     } else if kind == Kind::Linux {
         return refuse(
             at,
-            format!("node {name}: network-mode: none is needed, there is no management network"),
+            format!("node {name} asks for a management network, and there is none; write network-mode: none"),
         );
     }
     let mut node = Node {
@@ -253,10 +289,13 @@ fn resolve_node(
     }
     if kind == Kind::Bridge {
         if name.len() > 15 {
-            return refuse(at, format!("bridge {name}: its name is a device's, at most 15 bytes"));
+            return refuse(at, format!("bridge {name} can't be a device's name; write at most 15 bytes"));
         }
         if let Some(first) = own.exec.first().or(of_kind.exec.first()) {
-            return refuse(first.referenced, format!("exec of node {name}: kind bridge runs no commands"));
+            return refuse(
+                first.referenced,
+                format!("exec of node {name}: kind bridge runs no commands; move it to a node of kind linux"),
+            );
         }
         node.exec.clear();
         node.binds.clear();
@@ -268,11 +307,12 @@ fn resolve_node(
 fn exec(node: &str, command: &Spanned<String>) -> Result<Exec, Refusal> {
     no_variables(node, "exec", command)?;
     match split(&command.value.replace("__clabNodeName__", node)) {
-        Ok(words) if words.is_empty() => {
-            refuse(command.referenced, format!("exec of node {node}: an empty command"))
-        }
-        Ok(words) => Ok(Exec { line: command.referenced.line(), words }),
-        Err(err) => refuse(command.referenced, format!("exec of node {node}: {err}")),
+        Ok(words) if words.is_empty() => refuse(
+            command.referenced,
+            format!("exec of node {node}: the command is empty; write one, or remove the line"),
+        ),
+        Ok(words) => Ok(Exec { at: place(command.referenced), words }),
+        Err(err) => refuse(command.referenced, format!("exec of node {node}: {err}; quote as for a shell")),
     }
 }
 
@@ -284,24 +324,34 @@ fn bind(node: &str, text: &Spanned<String>) -> Result<Bind, Refusal> {
     let read_only = match (mode, parts.next()) {
         (None | Some("rw"), None) => false,
         (Some("ro"), None) => true,
-        _ => return refuse(text.referenced, format!("bind {resolved:?} of node {node}: only :ro and :rw")),
+        _ => {
+            return refuse(
+                text.referenced,
+                format!("bind {resolved:?} of node {node}: an unknown option; write :ro, :rw or none"),
+            );
+        }
     };
     let (Some(source), Some(target)) = (source.filter(|s| !s.is_empty()), target) else {
-        return refuse(text.referenced, format!("bind {resolved:?} of node {node}: SOURCE:TARGET[:ro]"));
+        return refuse(
+            text.referenced,
+            format!("bind {resolved:?} of node {node} is incomplete; write SOURCE:TARGET[:ro]"),
+        );
     };
     if source.starts_with('~') || source.contains("__clab") {
         return refuse(
             text.referenced,
-            format!("bind {resolved:?} of node {node}: a path, with no '~' and no __clab variable"),
+            format!(
+                "bind {resolved:?} of node {node}: '~' and __clab variables are not known here; write a path"
+            ),
         );
     }
     if !target.starts_with('/') || target == "/" || target.split('/').any(|part| part == "..") {
         return refuse(
             text.referenced,
-            format!("bind {resolved:?} of node {node}: the target must be absolute"),
+            format!("bind {resolved:?} of node {node}: the target is not absolute; write /..."),
         );
     }
-    Ok(Bind { line: text.referenced.line(), source: source.into(), target: target.into(), read_only })
+    Ok(Bind { at: place(text.referenced), source: source.into(), target: target.into(), read_only })
 }
 
 /// containerlab replaces `$NAME` and `${NAME}` by its own environment before it reads the file.
@@ -309,7 +359,9 @@ fn no_variables(node: &str, what: &str, text: &Spanned<String>) -> Result<(), Re
     if text.value.contains('$') {
         return refuse(
             text.referenced,
-            format!("{what} of node {node}: '$' (containerlab would replace it by its own environment)"),
+            format!(
+                "{what} of node {node}: containerlab would replace '$' by its own environment; write it without"
+            ),
         );
     }
     Ok(())
@@ -322,34 +374,56 @@ fn resolve_links(raw: Vec<Spanned<raw::Link>>, nodes: &BTreeMap<String, Node>) -
         if let Some(kind) = &link.kind
             && kind.value != "veth"
         {
-            return refuse(kind.referenced, format!("link type {}: only veth is supported", kind.value));
+            return refuse(
+                kind.referenced,
+                format!("link type {} is not supported; write veth, or no type", kind.value),
+            );
         }
         let mtu = match link.mtu {
             None => DEFAULT_MTU,
             Some(mtu) if (68..=65535).contains(&mtu.value) => mtu.value,
-            Some(mtu) => return refuse(mtu.referenced, format!("mtu {}: 68 to 65535", mtu.value)),
+            Some(mtu) => {
+                return refuse(
+                    mtu.referenced,
+                    format!("mtu {} is out of range; write 68 to 65535", mtu.value),
+                );
+            }
         };
         let count = link.endpoints.len();
         let Ok(ends) = <[raw::Endpoint; 2]>::try_from(link.endpoints) else {
-            return refuse(at, format!("a link has two endpoints, not {count}"));
+            return refuse(at, format!("this link has {count} endpoints; write two"));
         };
         let ends = ends.map(|end| End { node: end.node, interface: end.interface, mac: end.mac });
         for end in &ends {
             if !nodes.contains_key(&end.node) {
                 let reserved =
                     matches!(end.node.as_str(), "host" | "mgmt-net" | "macvlan" | "dummy" | "vxlan");
-                let why = if reserved { "only links between nodes are supported" } else { "no such node" };
-                return refuse(at, format!("endpoint {}:{}: {why}", end.node, end.interface));
+                let why = if reserved {
+                    "is no node: only links between nodes are supported; name a node".to_owned()
+                } else {
+                    let known: Vec<&str> = nodes.keys().map(String::as_str).collect();
+                    format!("is on no node of this file; there are {}", known.join(", "))
+                };
+                return refuse(at, format!("endpoint {}:{} {why}", end.node, end.interface));
             }
             let interface = end.interface.as_str();
             let legal = (1..=15).contains(&interface.len())
                 && !matches!(interface, "." | ".." | "lo")
                 && !interface.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
             if !legal {
-                return refuse(at, format!("endpoint {}:{interface}: not a device name", end.node));
+                return refuse(
+                    at,
+                    format!(
+                        "endpoint {}:{interface} is no device name; write 1 to 15 bytes without '/', ':' and spaces",
+                        end.node
+                    ),
+                );
             }
             if !used.insert((end.node.clone(), end.interface.clone())) {
-                return refuse(at, format!("endpoint {}:{interface} is used twice", end.node));
+                return refuse(
+                    at,
+                    format!("endpoint {}:{interface} is used twice; give each link its own", end.node),
+                );
             }
         }
         links.push(Link { ends, mtu });

@@ -29,6 +29,24 @@ pub enum ClusterError {
         /// The node.
         node: String,
     },
+    /// An agent that should run has ended by itself.
+    #[error("the agent of {node} has ended by itself; its log is {}:\n{}", .log.display(), .said.join("\n"))]
+    AgentEnded {
+        /// The node.
+        node: String,
+        /// Its log.
+        log: PathBuf,
+        /// The log's last lines.
+        said: Vec<String>,
+    },
+    /// Agents have not agreed in time.
+    #[error("{elapsed}\n{}", .agents.join("\n"))]
+    NotConverged {
+        /// What was waited for.
+        elapsed: Elapsed,
+        /// What each agent says of itself, with the end of its log.
+        agents: Vec<String>,
+    },
     /// An agent was told to end and did not end well.
     #[error("the agent of {node} ended with {status}")]
     BadEnd {

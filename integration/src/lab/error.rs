@@ -1,6 +1,6 @@
 //! What can go wrong with a lab.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::topology::TopologyError;
 
@@ -20,10 +20,15 @@ pub enum LabError {
         lab: String,
     },
     /// No lab of this name was left.
-    #[error("no lab in {}: `lab status` lists those that are up", .folder.display())]
+    #[error(
+        "no lab {name} is up; {}",
+        if up.is_empty() { "none is: `lab up TOPOLOGY` brings one up".to_owned() } else { format!("there are {up}") }
+    )]
     NotUp {
-        /// Where it would be.
-        folder: PathBuf,
+        /// The name given.
+        name: String,
+        /// Names of those that are up.
+        up: String,
     },
     /// No lab was left at all.
     #[error("no lab is up: `lab up TOPOLOGY` brings one up")]
@@ -48,14 +53,6 @@ pub enum LabError {
         /// The node.
         node: String,
     },
-    /// The source of a bind mount does not exist.
-    #[error("line {line}: bind source {} does not exist", .path.display())]
-    BindMissing {
-        /// Line in the topology.
-        line: u64,
-        /// The source.
-        path: PathBuf,
-    },
     /// A node's namespaces could not be set up.
     #[error("node {node} did not start: {output}")]
     Start {
@@ -70,13 +67,17 @@ pub enum LabError {
         /// What ip said.
         output: String,
     },
-    /// A command of the topology failed.
-    #[error("line {line}: a command of the topology failed")]
-    Exec {
-        /// Line in the topology.
-        line: u64,
-        /// The command and what it said.
-        source: CommandError,
+    /// A node does not go away.
+    #[error(
+        "node {node} (process {pid}) does not end: {culprits}; end that with kill -9, then `lab down` again"
+    )]
+    NotEnding {
+        /// The node.
+        node: String,
+        /// Its first process.
+        pid: i32,
+        /// Who holds it.
+        culprits: String,
     },
     /// A command in a node failed.
     #[error(transparent)]

@@ -44,10 +44,12 @@ pub(super) fn script(name: &str, node: &Definition, binds: &[(PathBuf, &Bind)], 
         };
         let fd = number + 3;
         lines.push(format!(
-            "[ -e {target} ] || case {target} in /run/*|/etc/*|/var/*) {make} ;; *) echo line {}: bind target \
-             {target} does not exist on this machine, and only below /run, /etc and /var can one be made; \
-             exit 1 ;; esac",
-            bind.line
+            "[ -e {target} ] || case {target} in /run/*|/etc/*|/var/*) {make} ;; *) echo {}; exit 1 ;; esac",
+            quote(&format!(
+                "bind target {} (line {}) does not exist on this machine; only below /run, /etc and /var can one be made",
+                bind.target.display(),
+                bind.at.0
+            ))
         ));
         lines.push(format!("mount --no-canonicalize --bind /proc/self/fd/{fd} {target}"));
         if bind.read_only {
@@ -66,7 +68,9 @@ pub(super) fn script(name: &str, node: &Definition, binds: &[(PathBuf, &Bind)], 
     lines.push(format!("echo '{READY}'"));
     // With SIGCHLD ignored the kernel reaps what loses its parent.
     lines.push(if kept {
-        "exec env --ignore-signal=CHLD sleep infinity </dev/null >/dev/null 2>&1".to_owned()
+        // Until the runner says that everything stands, this node ends with it as well.
+        "trap '' CHLD; read -r stay || exit 0; exec env --ignore-signal=CHLD sleep infinity </dev/null >/dev/null 2>&1"
+            .to_owned()
     } else {
         "exec env --ignore-signal=CHLD cat >/dev/null 2>&1".to_owned()
     });
@@ -82,7 +86,7 @@ pub(super) struct Starting {
 }
 
 impl Starting {
-    pub(super) fn spawn(name: &str, script: &str, kept: bool) -> Result<Self, LabError> {
+    pub(super) fn spawn(name: &str, script: &str) -> Result<Self, LabError> {
         // One pipe for both: what unshare itself complains of is part of the story. (When it is closed, that
         // of util-linux 2.38 says something of a signal mask as its child is killed.)
         let (reader, writer) = std::io::pipe().map_err(LabError::io("make", "a pipe"))?;
@@ -93,7 +97,7 @@ impl Starting {
             .env("PATH", node::path_variable())
             // An interrupt from the terminal is the runner's to handle.
             .process_group(0)
-            .stdin(if kept { Stdio::null() } else { Stdio::piped() })
+            .stdin(Stdio::piped())
             .stdout(writer)
             .stderr(stderr)
             .spawn()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -10,8 +11,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::end;
 use super::error::{CommandError, LabError};
-use crate::eventually::{eventually, soon};
+use crate::eventually::eventually;
 use crate::topology::Node as Definition;
 
 /// How long a process may take to come up or to go: far beyond what a busy machine needs.
@@ -25,15 +27,16 @@ pub struct Node {
     env: BTreeMap<String, String>,
     /// The `unshare` that waits for the node's first process; `None` if another runner started it.
     holder: Option<Child>,
+    ending: Option<end::Ending>,
 }
 
 impl Node {
     pub(super) fn started(name: &str, pid: i32, definition: &Definition, holder: Child) -> Self {
-        Self { name: name.to_owned(), pid, env: definition.env.clone(), holder: Some(holder) }
+        Self { name: name.to_owned(), pid, env: definition.env.clone(), holder: Some(holder), ending: None }
     }
 
     pub(super) fn attached(name: &str, pid: i32, definition: &Definition) -> Self {
-        Self { name: name.to_owned(), pid, env: definition.env.clone(), holder: None }
+        Self { name: name.to_owned(), pid, env: definition.env.clone(), holder: None, ending: None }
     }
 
     /// Its name.
@@ -85,6 +88,48 @@ impl Node {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Runs a command that must have ended well after `limit`; what it starts in the background may go on. What it
+    /// says goes to a file in `folder`, for a pipe would be open as long as anything holds it.
+    pub(super) fn run_within(
+        &self,
+        words: &[&str],
+        limit: Duration,
+        folder: &Path,
+    ) -> Result<(), CommandError> {
+        let said = folder.join(format!("{}.exec.out", self.name));
+        let fail = |status: String, code| CommandError {
+            node: self.name.clone(),
+            command: words.join(" "),
+            status,
+            code,
+            output: String::from_utf8_lossy(&fs::read(&said).unwrap_or_default()).trim().to_owned(),
+        };
+        let (program, arguments) = words.split_first().unwrap_or((&"true", &[]));
+        let mut command = self.command(program);
+        command.args(arguments).stdin(Stdio::null());
+        let outputs = fs::File::create(&said).and_then(|file| Ok((file.try_clone()?, file)));
+        let (stdout, stderr) = outputs.map_err(|err| fail(err.to_string(), None))?;
+        let mut child =
+            command.stdout(stdout).stderr(stderr).spawn().map_err(|err| fail(err.to_string(), None))?;
+        let mut ended =
+            || child.try_wait().map_err(|err| err.to_string())?.ok_or_else(|| "it runs".to_owned());
+        let result = match eventually("it to end", limit, &mut ended) {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(fail(status.to_string(), status.code())),
+            Err(_) => {
+                if let Some(program) = only_child(child.id()) {
+                    // Its end between the look and the signal is as good.
+                    let _ = kill(Pid::from_raw(program), Signal::SIGKILL);
+                }
+                end::child(&mut child);
+                Err(fail(format!("it has not ended within {} s", limit.as_secs()), None))
+            }
+        };
+        // It was only for the message.
+        let _ = fs::remove_file(&said);
+        result
+    }
+
     /// Runs a line of shell.
     pub fn sh(&self, line: &str) -> Result<String, CommandError> {
         self.run(&["sh", "-ec", line])
@@ -118,17 +163,20 @@ impl Node {
 
 impl Node {
     /// From now on the node outlives this value.
-    pub(super) fn leave(&mut self) {
-        self.holder = None;
+    pub(super) fn leave(&mut self) -> Result<(), LabError> {
+        let Some(mut holder) = self.holder.take() else { return Ok(()) };
+        let told = holder.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(b"stay\n"));
+        told.map_err(LabError::io("leave node", &self.name))
     }
 
-    /// Ends the node's first process; the kernel ends all others of the node. Does not wait.
+    /// Ends the node's first process; the kernel ends all others of the node. Does not wait: that is for the end of
+    /// this value.
     pub(super) fn kill(&mut self) {
-        if let Some(holder) = &mut self.holder
+        if self.ending.is_none()
+            && let Some(holder) = &mut self.holder
             && matches!(holder.try_wait(), Ok(None))
         {
-            // It may just have ended: that is as good.
-            let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+            self.ending = Some(end::Ending::begin(&self.name, self.pid));
         }
     }
 }
@@ -136,8 +184,12 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
-        if let Some(mut holder) = self.holder.take() {
-            let _ = holder.wait();
+        let Some(mut holder) = self.holder.take() else { return };
+        if let Some(ending) = self.ending.take()
+            && let Err(err) = ending.finish_with(&mut holder)
+        {
+            // There is nobody to give it to, and whoever waits wants to know.
+            let _ = writeln!(std::io::stderr(), "lab: {err}");
         }
     }
 }
@@ -184,6 +236,12 @@ impl Running {
         matches!(self.nsenter.try_wait(), Ok(None))
     }
 
+    /// Whether it has ended, as far as can be seen without waiting for it.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        kill(self.pid, None).is_err()
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> Result<ExitStatus, LabError> {
         let ended = eventually("the process to end", PROCESS_LIMIT, || {
@@ -200,6 +258,8 @@ impl Running {
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus, LabError> {
         if self.is_running() {
             self.signal(signal)?;
+            // A stopped program stops its nsenter too, and a stopped nsenter sees no end.
+            end::go_on(self.nsenter.id());
         }
         self.wait()
     }
@@ -210,7 +270,7 @@ impl Drop for Running {
         if !self.left && self.is_running() {
             // It may just have ended: that is as good.
             let _ = self.signal(Signal::SIGKILL);
-            let _ = self.nsenter.wait();
+            end::child(&mut self.nsenter);
         }
     }
 }
@@ -221,19 +281,6 @@ pub(super) fn only_child(pid: u32) -> Option<i32> {
     let mut children = children.split_whitespace();
     let child = children.next()?.parse().ok()?;
     children.next().is_none().then_some(child)
-}
-
-/// Waits until a process is gone.
-pub(super) fn wait_gone(pid: i32) -> Result<(), LabError> {
-    let gone = soon(|| kill(Pid::from_raw(pid), None).is_err(), PROCESS_LIMIT);
-    if gone {
-        return Ok(());
-    }
-    Err(LabError::Io {
-        operation: "end",
-        subject: format!("process {pid}"),
-        source: std::io::Error::other("it does not end"),
-    })
 }
 
 /// `PATH` with the folders of system tools, which a user's path may lack.

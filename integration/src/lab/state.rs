@@ -5,18 +5,17 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::end;
 use super::error::LabError;
-use super::node::{self, Node};
+use super::node::Node;
 
 /// Name of the file in a lab's folder.
 pub(super) const FILE: &str = "lab.json";
 
-/// Lines of each log that a failed test shows.
-const LOG_TAIL: usize = 60;
+/// How the names of folders begin that end with a process.
+const TEMPORARY: &str = "tmp-";
 
 /// A lab that outlives its runner.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,6 +39,7 @@ impl Process {
         Some(Self { pid, start_time })
     }
 
+    /// Whether it runs, or has ended and still stands in the process table.
     pub(super) fn is_alive(self) -> bool {
         Self::find(self.pid) == Some(self)
     }
@@ -50,13 +50,12 @@ impl State {
         self.nodes.values().any(|process| process.is_alive())
     }
 
+    /// Ends all nodes; one that does not end keeps no other from ending.
     pub(super) fn end(&self) -> Result<(), LabError> {
-        let alive: Vec<Process> = self.nodes.values().copied().filter(|p| p.is_alive()).collect();
-        for process in &alive {
-            // Its end between the look and the signal is as good.
-            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
-        }
-        alive.iter().try_for_each(|process| node::wait_gone(process.pid))
+        let alive = self.nodes.iter().filter(|(_, process)| process.is_alive());
+        let ends: Vec<end::Ending> =
+            alive.map(|(name, process)| end::Ending::begin(name, process.pid)).collect();
+        ends.into_iter().map(end::Ending::finish).fold(Ok(()), Result::and)
     }
 }
 
@@ -75,7 +74,7 @@ pub(super) fn root() -> PathBuf {
 pub(super) fn temporary_name(number: u64) -> String {
     let pid = nix::unistd::getpid().as_raw();
     let start_time = Process::find(pid).map_or(0, |process| process.start_time);
-    format!("tmp-{pid}-{start_time}-{number}")
+    format!("{TEMPORARY}{pid}-{start_time}-{number}")
 }
 
 /// Removes the folders of runners that were killed.
@@ -83,7 +82,7 @@ pub(super) fn sweep(root: &Path) {
     let Ok(entries) = fs::read_dir(root) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let mut fields = name.strip_prefix("tmp-").unwrap_or_default().splitn(3, '-');
+        let mut fields = name.strip_prefix(TEMPORARY).unwrap_or_default().splitn(3, '-');
         let owner = (fields.next().and_then(|f| f.parse().ok()), fields.next().and_then(|f| f.parse().ok()));
         if let (Some(pid), Some(start_time)) = owner
             && !(Process { pid, start_time }).is_alive()
@@ -91,6 +90,34 @@ pub(super) fn sweep(root: &Path) {
             // Another runner may be faster.
             let _ = fs::remove_dir_all(entry.path());
         }
+    }
+    remove_if_empty(root);
+}
+
+/// Makes a lab's folder, though another runner may remove the empty root at this moment.
+pub(super) fn create(folder: &Path) -> Result<(), LabError> {
+    let mut result = Ok(());
+    for _ in 0..5 {
+        result = fs::create_dir_all(folder);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result.map_err(LabError::io("create", folder))
+}
+
+/// Removes a lab's folder, and the root if it was the last.
+pub(super) fn remove(folder: &Path) -> Result<(), LabError> {
+    fs::remove_dir_all(folder).map_err(LabError::io("remove", folder))?;
+    folder.parent().into_iter().for_each(remove_if_empty);
+    Ok(())
+}
+
+/// The root was made by us, unless the user has named it.
+fn remove_if_empty(root: &Path) {
+    if std::env::var_os("LAB_DIR").is_none() {
+        // Succeeds for an empty folder alone.
+        let _ = fs::remove_dir(root);
     }
 }
 
@@ -101,6 +128,7 @@ pub(super) fn left(root: &Path) -> Vec<String> {
         .flatten()
         .filter(|entry| entry.path().join(FILE).exists())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with(TEMPORARY))
         .collect();
     names.sort();
     names
@@ -117,9 +145,25 @@ pub(super) fn save(folder: &Path, topology: &Path, nodes: &BTreeMap<String, Node
 
 pub(super) fn load(folder: &Path) -> Result<State, LabError> {
     let path = folder.join(FILE);
-    let text = fs::read_to_string(&path).map_err(|_| LabError::NotUp { folder: folder.to_owned() })?;
+    let text = fs::read_to_string(&path).map_err(|_| not_up(folder))?;
     serde_json::from_str(&text).map_err(std::io::Error::other).map_err(LabError::io("read", &path))
 }
+
+fn not_up(folder: &Path) -> LabError {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    LabError::NotUp { name, up: folder.parent().map(left).unwrap_or_default().join(", ") }
+}
+
+/// The last lines of a log.
+pub(super) fn tail(path: &Path, lines: usize) -> Vec<String> {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].iter().map(|&line| line.to_owned()).collect()
+}
+
+/// Lines of each log that a failed test shows.
+const LOG_TAIL: usize = 60;
 
 /// Shows the ends of all logs of a lab, for a test that failed.
 pub(super) fn print_logs(folder: &Path) {
@@ -129,9 +173,6 @@ pub(super) fn print_logs(folder: &Path) {
     paths.sort();
     let mut stderr = std::io::stderr().lock();
     for path in paths {
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];
-        let _ = writeln!(stderr, "--- {}\n{}", path.display(), tail.join("\n"));
+        let _ = writeln!(stderr, "--- {}\n{}", path.display(), tail(&path, LOG_TAIL).join("\n"));
     }
 }

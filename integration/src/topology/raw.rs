@@ -107,7 +107,7 @@ impl<'de> Deserialize<'de> for Endpoint {
                     Some((node, interface)) if !interface.contains(':') => {
                         Ok(Endpoint { node: node.to_owned(), interface: interface.to_owned(), mac: None })
                     }
-                    _ => Err(E::custom(format!("endpoint {text:?}: node:interface is meant"))),
+                    _ => Err(E::custom(format!("endpoint {text:?} is incomplete; write node:interface"))),
                 }
             }
 

@@ -1,6 +1,5 @@
 //! The lab itself.
 
-use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,14 +81,18 @@ fn settings_reach_the_node() {
 #[test]
 fn a_failing_command_fails_the_lab_with_its_output_and_leaves_nothing() {
     let err = Lab::up(small("exec: [\"true\", \"sh -c 'echo no such thing >&2; exit 7'\"]")).unwrap_err();
-    assert!(matches!(err, LabError::Exec { line: 6, .. }), "{err}");
-    let text = err.source().unwrap().to_string();
-    assert!(text.contains("no such thing") && text.contains('7'), "{text}");
+    assert!(matches!(err, LabError::Topology(_)), "{err}");
+    let text = err.to_string();
+    assert!(
+        text.contains("small.clab.yml:6:") && text.contains("no such thing") && text.contains('7'),
+        "{text}"
+    );
 
     let err = Lab::up(small("sysctls: { net.ipv4.no_such_setting: 1 }")).unwrap_err();
     assert!(matches!(err, LabError::Start { .. }) && err.to_string().contains("no_such_setting"), "{err}");
     let err = Lab::up(small("binds: [\"no-such-folder:/var/x\"]")).unwrap_err();
-    assert!(matches!(err, LabError::BindMissing { line: 6, .. }), "{err}");
+    let text = err.to_string();
+    assert!(text.contains("small.clab.yml:6:") && text.contains("no-such-folder"), "{text}");
     let err = Lab::up(small("binds: [\"store:/no-such-folder/x\"]")).unwrap_err();
     assert!(matches!(err, LabError::Start { .. }) && err.to_string().contains("/no-such-folder/x"), "{err}");
 }
@@ -183,9 +186,148 @@ fn a_lab_that_is_left_can_be_looked_at_and_ended() {
     let pids: Vec<i32> =
         status.lines().filter_map(|line| line.split('┆').nth(1)?.trim().parse().ok()).collect();
     assert_eq!(pids.len(), 3, "{status}");
+    // What a runner that was killed has left goes with it; what belongs to somebody stays.
+    let killed = folder.path().join("tmp-4194304-7-0");
+    fs::create_dir_all(killed.join("binds")).unwrap();
+    fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+    let (code, said, _) = lab(&["status"]);
+    assert!(code == Some(0) && said.contains(&format!("logs: {}", folder.path().display())), "{said}");
     assert_eq!(lab(&["down"]).0, Some(0));
+    assert!(!killed.exists());
+    fs::remove_file(folder.path().join("notes.txt")).unwrap();
     assert!(pids.iter().all(|&pid| !process_exists(pid)));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     let (code, _, stderr) = lab(&["shell", "n1"]);
     assert!(code == Some(1) && stderr.contains("no lab is up"), "{stderr}");
+    assert_eq!(lab(&["down"]), (Some(0), "no lab is up\n".to_owned(), String::new()));
+    let (code, _, stderr) = lab(&["down", "two-nodes"]);
+    assert!(code == Some(1) && stderr.contains("no lab two-nodes is up"), "{stderr}");
+    let (code, _, stderr) = lab(&["up", "no-such-topology"]);
+    assert!(code == Some(1) && stderr.contains("four-nodes, three-subnets, two-nodes"), "{stderr}");
+}
+
+/// `lab` with its folder, run to its end.
+fn lab_in(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lab"));
+    let output = command.args(arguments).env("LAB_DIR", folder).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn a_stopped_program_keeps_no_lab_from_ending_nor_another_lab() {
+    use std::os::unix::process::CommandExt;
+    let folder = tempfile::tempdir().unwrap();
+    for topology in ["two-nodes", "three-subnets"] {
+        let (code, said) = lab_in(folder.path(), &["up", topology, "--no-agents"]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    let lab = {
+        let state = fs::read_to_string(folder.path().join("two-nodes/lab.json")).unwrap();
+        let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+        state["nodes"]["n1"]["pid"].as_i64().unwrap()
+    };
+    let mut nsenter = std::process::Command::new("nsenter")
+        .args([&format!("--target={lab}"), "--pid", "--net", "--mount", "sleep", "1000"])
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let of_nsenter = nix::unistd::Pid::from_raw(nsenter.id().try_into().unwrap());
+    let children = format!("/proc/{of_nsenter}/task/{of_nsenter}/children");
+    let started = || fs::read_to_string(&children).is_ok_and(|children| !children.trim().is_empty());
+    assert!(soon(started, Duration::from_secs(10)));
+    nix::sys::signal::kill(of_nsenter, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let (code, said) = lab_in(folder.path(), &["down"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("two-nodes is down") && said.contains("three-subnets is down"), "{said}");
+    assert!(soon(|| nsenter.try_wait().unwrap().is_some(), Duration::from_secs(10)), "nsenter is left");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_lab_in_this_process_ends_with_a_stopped_program_in_it() {
+    let lab = Lab::up(small("")).unwrap();
+    let log = lab.folder().join("sleep.log");
+    let sleeper = lab.node("a").start(&["sleep", "1000"], &log).unwrap();
+    sleeper.signal(nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let pids: Vec<i32> = lab.nodes().values().map(|node| node.pid()).collect();
+    let ((), took) = timed(|| drop((sleeper, lab)));
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(pids.iter().all(|&pid| !process_exists(pid)));
+}
+
+#[test]
+fn a_command_of_a_topology_may_leave_something_running() {
+    let (lab, took) = timed(|| Lab::up(small("exec: [\"sh -c 'sleep 1000 &'\"]")).unwrap());
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    let running = lab.node("a").run(&["pgrep", "-x", "sleep"]).unwrap();
+    assert!(!running.trim().is_empty());
+}
+
+#[test]
+fn a_command_of_a_topology_that_does_not_end_is_named() {
+    let limit = Duration::from_secs(1);
+    let slow = Topology { exec_limit: limit, ..small("exec: [\"sh -c 'echo on it; sleep 1000'\"]") };
+    let text = Lab::up(slow).unwrap_err().to_string();
+    for part in ["small.clab.yml:6:", "has not ended within 1 s", "on it"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+#[test]
+fn a_lab_that_is_killed_while_it_comes_up_leaves_no_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        fs::read_to_string(format!("{}/topologies/two-nodes.clab.yml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let slow = text.replacen("        - ip addr add 192.0.2.1/24 dev eth1", "        - sleep 600", 1);
+    assert_ne!(slow, text);
+    let file = folder.path().join("slow.clab.yml");
+    fs::create_dir(folder.path().join("store")).unwrap();
+    fs::write(&file, slow).unwrap();
+    let labs = folder.path().join("labs");
+    let mut runner = std::process::Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["up", file.to_str().unwrap(), "--no-agents"])
+        .env("LAB_DIR", &labs)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    let members = || -> Vec<PathBuf> {
+        let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let of_runner = |path: &PathBuf| ancestry(path).contains(&runner.id());
+        let foreign = |path: &PathBuf| fs::read_link(path.join("ns/net")).is_ok_and(|net| net != own);
+        processes.filter(|path| foreign(path) && of_runner(path)).collect()
+    };
+    let sleeps = || {
+        members().iter().any(|path| fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "sleep\n"))
+    };
+    assert!(soon(sleeps, Duration::from_secs(20)), "the slow command does not start");
+    let members = members();
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    assert!(
+        soon(|| members.iter().all(|process| !process.exists()), Duration::from_secs(10)),
+        "left: {members:?}"
+    );
+    // Its folder goes with the next command.
+    assert_eq!(fs::read_dir(&labs).unwrap().count(), 1);
+    assert_eq!(lab_in(&labs, &["down"]).0, Some(0));
+    assert_eq!(fs::read_dir(&labs).unwrap().count(), 0);
+}
+
+#[test]
+fn the_end_of_the_terminal_ends_a_lab_in_the_foreground() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut runner = std::process::Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["up", "two-nodes", "--no-agents", "--foreground"])
+        .env("LAB_DIR", folder.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(runner.stdout.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().contains("an interrupt ends it")));
+    let pid = nix::unistd::Pid::from_raw(runner.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    assert!(soon(|| runner.try_wait().unwrap().is_some(), Duration::from_secs(20)), "it goes on");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
