@@ -83,7 +83,13 @@ impl Checker<'_> {
             schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str)
         {
             complete &= good.iter().any(|entry| entry.key == key);
-            if !entries.iter().any(|entry| entry.key == key) {
+            // A key that is only misspelt is one mistake, not two.
+            let misspelt = properties.is_some_and(|properties| {
+                let known: Vec<&str> = properties.keys().map(String::as_str).collect();
+                let unknown = entries.iter().filter(|entry| !properties.contains_key(&entry.key));
+                unknown.into_iter().any(|entry| nearest(&entry.key, &known) == Some(key))
+            });
+            if !misspelt && !entries.iter().any(|entry| entry.key == key) {
                 let problem = format!("the key `{key}` is missing");
                 let hint = match key {
                     "pools" => "for example pools: [{ cidr: 10.244.0.0/16, blockPrefix: 24 }]".to_owned(),

@@ -94,6 +94,8 @@ const EXCERPT: usize = 100;
 const VALUE: usize = 80;
 /// More mistakes than this are counted, not printed.
 const SHOWN: usize = 50;
+/// The same on one line.
+const SUMMARISED: usize = 5;
 
 impl ConfigError {
     /// The file could not be read as text at all.
@@ -108,6 +110,22 @@ impl ConfigError {
             hint: hint.to_owned(),
             excerpt: None,
         }
+    }
+
+    fn place(&self) -> String {
+        let mut place = self.file.clone();
+        if self.line > 0 {
+            place.push_str(&format!(":{}:{}", self.line, self.column));
+        }
+        if !self.key.is_empty() {
+            place.push_str(&format!(": {}", self.key));
+        }
+        place
+    }
+
+    fn on_one_line(&self) -> String {
+        let hint = if self.hint.is_empty() { String::new() } else { format!(" ({})", self.hint) };
+        format!("{}: {}{hint}", self.place(), self.problem)
     }
 
     fn laid_out(finding: Finding, file: &str, text: &str) -> Self {
@@ -162,14 +180,7 @@ pub(crate) fn printable(text: &str, limit: usize) -> String {
 impl fmt::Display for ConfigError {
     /// `file:line:column: key: problem`, then the line with the place underlined and what would be right.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if self.line > 0 {
-            write!(f, ":{}:{}", self.line, self.column)?;
-        }
-        if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
-        }
-        write!(f, ": {}", self.problem)?;
+        write!(f, "{}: {}", self.place(), self.problem)?;
         match &self.excerpt {
             Some((line, column, length)) => {
                 write!(f, "\n{:>5} | {line}\n      | {:column$}{:^<length$}", self.line, "", "")?;
@@ -199,6 +210,19 @@ impl ConfigErrors {
     /// The mistakes.
     pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
         self.0.iter()
+    }
+}
+
+impl ConfigErrors {
+    /// On one line, for a condition or a log: `file:line:column: key: problem (what would be right); ...`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut parts: Vec<String> = self.0.iter().take(SUMMARISED).map(ConfigError::on_one_line).collect();
+        match self.0.len().saturating_sub(SUMMARISED) {
+            0 => {}
+            more => parts.push(format!("and {more} more")),
+        }
+        parts.join("; ")
     }
 }
 

@@ -69,6 +69,23 @@ pub struct Config {
     pub kernel: Kernel,
 }
 
+impl Config {
+    /// What is legal and may not do what its author thinks: sentences for people, with their key.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let native = |use_| matches!(use_, PathUse::Bgp | PathUse::Direct);
+        let rules = self.paths.rules.iter().enumerate().filter(|(_, rule)| native(rule.use_));
+        rules
+            .map(|(index, _)| {
+                format!(
+                    "paths.rules[{index}].use: a native path holds for pairs in one subnet; others that the rule \
+                     matches use paths.fallback, with the reason off-link"
+                )
+            })
+            .collect()
+    }
+}
+
 /// `node:`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {

@@ -311,7 +311,7 @@ pub(crate) struct Rule {
     /// Two selectors of nodes, in any order; `{}` selects every node.
     #[schemars(length(min = 2, max = 2))]
     pub(crate) between: Vec<Selector>,
-    /// What such pairs use.
+    /// What such pairs use. `bgp` and `direct` hold for pairs in one subnet: others that match use `paths.fallback`, with the reason `off-link`, for native paths between subnets are not in this version.
     #[serde(rename = "use")]
     pub(crate) use_: Use,
 }

@@ -152,7 +152,7 @@ impl Lab {
                 "bind source {} of node {node} does not exist; make it, or name another",
                 original.display()
             );
-            self.topology.wrong(bind.at, what)
+            LabError::from(self.topology.wrong(bind.at, what))
         };
         let metadata = fs::metadata(&original).map_err(|_| missing())?;
         if source.is_absolute() || !metadata.is_dir() {

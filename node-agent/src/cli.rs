@@ -43,8 +43,8 @@ struct Globals {
     #[arg(long, global = true, env = "PAIRWAY_SOCKET", value_name = "PATH", default_value = config::defaults::API_SOCKET)]
     socket: PathBuf,
     /// How long to wait for the agent's answer.
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 35, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    timeout: u64,
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 35, allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    timeout: u16,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,7 +96,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 
 fn dispatch(cli: Cli) -> Result<Printed, Failure> {
     let Globals { output: format, socket, timeout } = cli.globals;
-    let client = client::Client::new(socket, Duration::from_secs(timeout));
+    let client = client::Client::new(socket, Duration::from_secs(timeout.into()));
     match cli.command {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Validate(arguments) => validate::show(&arguments, format),

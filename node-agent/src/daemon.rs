@@ -163,7 +163,9 @@ fn follow(
     });
     let path = PathBuf::from(file);
     let load = move || {
-        let file = ConfigFile::load(&path).map_err(|errors| errors.to_string())?;
+        let file = ConfigFile::load(&path).map_err(|errors| {
+            format!("none of the changed file is taken over, and what ran goes on: {}", errors.summary())
+        })?;
         let name = name_of(&file)?;
         Ok(file.for_node(&name))
     };

@@ -46,8 +46,8 @@ pub trait Store: Send + Sync {
     /// Removes a pool's record; the caller has made sure that no block of it is held.
     async fn remove_pool(&self, cidr: IpNet) -> Result<(), StoreError>;
 
-    /// Releases all claims of a node and removes its record.
-    async fn remove_node(&self, node: &NodeName) -> Result<(), StoreError>;
+    /// Releases all claims of a node and removes its record. `Ok(false)` if there was neither.
+    async fn remove_node(&self, node: &NodeName) -> Result<bool, StoreError>;
 }
 
 /// After this a store forgets that a block was given back: far more than any sensible `blocks.reuseAfter`.

@@ -19,15 +19,14 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// A level or directive that nobody understands.
-    #[error("{from} is no log filter: {filter:?}")]
+    #[error("{from} is no log filter: {filter:?}: {problem}")]
     Filter {
         /// Where the filter comes from.
         from: &'static str,
         /// The filter.
         filter: String,
         /// What is wrong with it.
-        #[source]
-        source: tracing_subscriber::filter::ParseError,
+        problem: tracing_subscriber::filter::ParseError,
     },
     /// Another subscriber has been installed in this process.
     #[error("logging is set up already")]
@@ -65,10 +64,10 @@ fn filter(level: Option<&str>, from_environment: Option<&str>) -> Result<EnvFilt
         (None, Some(text)) => ("$RUST_LOG", text),
         (None, None) => ("the default", "info"),
     };
-    EnvFilter::builder().parse(text).map_err(|source| TelemetryError::Filter {
+    EnvFilter::builder().parse(text).map_err(|problem| TelemetryError::Filter {
         from,
         filter: text.to_owned(),
-        source,
+        problem,
     })
 }
 
@@ -110,8 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_filter_says_where_it_comes_from() {
+    fn a_bad_filter_says_where_it_comes_from_and_what_is_wrong_once() {
         let error = filter(Some("info,bgp=loud"), None).unwrap_err();
+        let text = chain(&error);
+        assert_eq!(text.matches("expected").count(), 1, "{text}");
         assert!(error.to_string().starts_with("--log-level is no log filter: \"info,bgp=loud\""), "{error}");
     }
 }

@@ -153,12 +153,11 @@ impl View<'_> {
 
     fn problem(&self, wanted: &Wanted) -> String {
         let interfaces = &self.observed.interfaces;
-        let names: Vec<&str> = interfaces.keys().map(LinkName::as_str).collect();
-        let list = names.join(", ");
+        let list = self.candidates();
         match wanted {
             Wanted::Auto => match self.observed.default_routes.iter().find_map(|route| route.link.as_ref()) {
                 None => format!(
-                    "node.underlay is auto and there is no default route: wait for one or name an interface ({list})"
+                    "node.underlay is auto and there is no default route: wait for one, or set node.underlay to an interface: {list}"
                 ),
                 Some(link) => self.why_unfit(link),
             },
@@ -167,12 +166,24 @@ impl View<'_> {
                 .map(|selector| match selector {
                     UnderlaySelector::Interface(name) => match name.parse::<LinkName>() {
                         Ok(link) if interfaces.contains_key(&link) => self.why_unfit(&link),
-                        Ok(_) | Err(_) => format!("there is no interface {name}: there are {list}"),
+                        Ok(_) | Err(_) => format!("there is no interface {name}: {list}"),
                     },
-                    UnderlaySelector::Cidr(cidr) => format!("no fit address lies within {cidr}"),
+                    UnderlaySelector::Cidr(cidr) => format!("no fit address lies within {cidr}: {list}"),
                 })
                 .collect::<Vec<_>>()
                 .join("; "),
+        }
+    }
+
+    /// The interfaces that could serve, for people.
+    fn candidates(&self) -> String {
+        let serves = |link: &LinkName| Family::ALL.iter().any(|family| !self.on(link, *family).is_empty());
+        let names: Vec<&str> =
+            self.observed.interfaces.keys().filter(|link| serves(link)).map(LinkName::as_str).collect();
+        if names.is_empty() {
+            "no interface has a fit address now".to_owned()
+        } else {
+            format!("those with a fit address are {}", names.join(", "))
         }
     }
 

@@ -155,6 +155,9 @@ pub struct Validated {
     /// Which of the `overrides` it is merged with, from 0.
     #[serde(rename = "override")]
     pub override_: Option<usize>,
+    /// What is legal and may not do what its author thinks, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The effective configuration, every default written out, as `config/schema.json` describes it.
     pub config: serde_json::Value,
 }

@@ -38,11 +38,7 @@ pub async fn delete_node(
         && !snapshot.nodes.contains_key(node)
         && !snapshot.problems.contains_key(&node_record(node))
     {
-        return Err(refusal(
-            "not-found",
-            format!("the store knows no node {node}"),
-            "`pairway pairs` lists the nodes",
-        ));
+        return Err(unknown(node));
     }
     if !force {
         let seen = store.last_seen(node).await.map_err(|error| not_done(&error))?;
@@ -54,8 +50,16 @@ pub async fn delete_node(
             ));
         }
     }
-    store.remove_node(node).await.map_err(|error| not_done(&error))?;
-    Ok(blocks)
+    // The snapshot may lag behind: somebody else may just have done it.
+    match store.remove_node(node).await {
+        Ok(true) => Ok(blocks),
+        Ok(false) => Err(unknown(node)),
+        Err(error) => Err(not_done(&error)),
+    }
+}
+
+fn unknown(node: &NodeName) -> CommandError {
+    refusal("not-found", format!("the store knows no node {node}"), "`pairway pairs` lists the nodes")
 }
 
 /// The store's part of `pairway uninstall`: gives up this node's blocks, its record and its memory of them. The agent

@@ -126,9 +126,12 @@ pub fn refused_changes(
         if let Some((block, holder)) = holders.first_key_value() {
             let holder = holder.map_or_else(|| "this node".to_owned(), ToString::to_string);
             refused.push(format!(
-                "pool {} can't {change} while {} of its blocks are held ({block} by {holder}{}); disable it and release them first",
+                "pool {} can't {change} while {} ({block} by {holder}{}); set disabled: true on it, and release them first",
                 pool.cidr,
-                holders.len(),
+                match holders.len() {
+                    1 => "1 of its blocks is held".to_owned(),
+                    several => format!("{several} of its blocks are held"),
+                },
                 if holders.len() > 1 { ", ..." } else { "" },
             ));
         }

@@ -43,6 +43,8 @@ impl Filter {
 
 pub(super) async fn show(client: &Client, filter: &Filter, format: Format) -> Result<Printed, Failure> {
     let mut neighbors: Vec<BgpNeighbor> = client.get("/v1/bgp/neighbors").await?;
+    let names = neighbors.iter().map(|neighbor| neighbor.name.as_str());
+    Printed::known("BGP neighbour", filter.name.as_ref(), names)?;
     neighbors.retain(|neighbor| filter.lets(neighbor));
     Printed::list(format, &neighbors, "no BGP neighbours", |neighbors| {
         text(neighbors, filter.long, terminal_width())

@@ -33,6 +33,7 @@ pub(super) struct Filter {
 
 pub(super) async fn list(client: &Client, filter: &Filter, format: Format) -> Result<Printed, Failure> {
     let mut blocks: Vec<BlockEntry> = client.get("/v1/blocks").await?;
+    Printed::known("block of node", filter.node.as_ref(), blocks.iter().map(|block| block.node.as_str()))?;
     blocks.retain(|block| {
         filter.node.as_ref().is_none_or(|node| *node == block.node) && (block.own || !filter.own)
     });

@@ -12,11 +12,12 @@ use crate::api::reply::{DeleteRequest, Deleted};
 pub(super) enum Command {
     /// Remove a node that does not come back: its record and its claims.
     ///
-    /// Refused while the node's record is fresh, because an agent that runs would take its blocks back.
+    /// Refused while the node has given a sign of life within the last 60 seconds, because an agent that runs would take
+    /// its blocks back; agents give one every 15 seconds.
     Delete {
         /// The node.
         name: String,
-        /// Even if its record is fresh.
+        /// Even if the node has just given a sign of life.
         #[arg(long)]
         force: bool,
     },

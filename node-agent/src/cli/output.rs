@@ -1,11 +1,13 @@
 //! What commands print and how they end: standard output for results, standard error for people's errors, and
 //! with `-o json` everything as JSON on standard output.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::table::printable;
 use crate::api::reply::{ErrorBody, ErrorReply};
 
 /// Form of the output.
@@ -17,6 +19,9 @@ pub enum Format {
     /// For programs.
     Json,
 }
+
+/// A hint does not list a whole cluster.
+const NAMES_SHOWN: usize = 20;
 
 /// Exit status: a promise to scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +43,7 @@ pub enum Exit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Printed {
     text: String,
-    /// For people, on standard error: that a list is empty.
+    /// For people, on standard error: that a list is empty, or a remark.
     note: Option<String>,
     exit: Exit,
 }
@@ -82,6 +87,36 @@ impl Printed {
             printed.note = Some(empty.to_owned());
         }
         Ok(printed)
+    }
+
+    /// Remarks for people, on standard error.
+    pub(super) fn notes(mut self, notes: &[String]) -> Self {
+        if !notes.is_empty() {
+            self.note = Some(notes.iter().map(|note| format!("note: {note}")).collect::<Vec<_>>().join("\n"));
+        }
+        self
+    }
+
+    /// Fails if a filter names something that is not among `names`, and says what is.
+    pub(super) fn known<'a>(
+        what: &str,
+        wanted: Option<&String>,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Result<(), Failure> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        let names: BTreeSet<&str> = names.filter(|name| !name.is_empty()).collect();
+        if names.contains(wanted.as_str()) {
+            return Ok(());
+        }
+        let hint = if names.is_empty() {
+            "there is none at all".to_owned()
+        } else {
+            let more = names.len().saturating_sub(NAMES_SHOWN);
+            let shown: Vec<&str> = names.into_iter().take(NAMES_SHOWN).collect();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("there are {}{more}", printable(&shown.join(", ")))
+        };
+        Err(Failure::new(Exit::Finding, "not-found", format!("no {what} {}", printable(wanted)), hint))
     }
 
     pub(super) fn exit(self, exit: Exit) -> Self {

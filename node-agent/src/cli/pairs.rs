@@ -40,6 +40,7 @@ impl Filter {
 
 pub(super) async fn show(client: &Client, filter: &Filter, format: Format) -> Result<Printed, Failure> {
     let mut pairs: Vec<Pair> = client.get("/v1/pairs").await?;
+    Printed::known("pair with node", filter.peer.as_ref(), pairs.iter().map(|pair| pair.peer.as_str()))?;
     pairs.retain(|pair| filter.lets(pair));
     Printed::list(format, &pairs, "no pairs", |pairs| text(pairs, filter.long, terminal_width()))
 }

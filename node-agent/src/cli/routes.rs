@@ -31,6 +31,7 @@ impl Filter {
 
 pub(super) async fn show(client: &Client, filter: &Filter, format: Format) -> Result<Printed, Failure> {
     let mut routes: Vec<RouteEntry> = client.get("/v1/routes").await?;
+    Printed::known("route to node", filter.node.as_ref(), routes.iter().map(|route| route.node.as_str()))?;
     routes.retain(|route| filter.lets(route));
     Printed::list(format, &routes, "no routes", |routes| text(routes, terminal_width()))
 }

@@ -15,7 +15,7 @@ pub(super) fn table<const N: usize>(
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(header);
     for row in rows {
-        table.add_row(row.map(|cell| if cell.is_empty() { "-".to_owned() } else { printable(&cell) }));
+        table.add_row(row.map(|cell| if cell.is_empty() { "-".to_owned() } else { on_one_line(&cell) }));
     }
     match width {
         Some(width) => {
@@ -36,6 +36,18 @@ pub(super) fn table<const N: usize>(
 /// Width of the terminal on standard output, if it is one.
 pub(super) fn terminal_width() -> Option<u16> {
     terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0).filter(|width| *width > 0)
+}
+
+/// Lines of a text behind each other: a row stays a row.
+fn on_one_line(text: &str) -> String {
+    printable(
+        &text
+            .split(['\n', '\r', '\t'])
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(" "),
+    )
 }
 
 /// Text that came from elsewhere (a store, a BGP peer) can't steer the terminal.
@@ -79,7 +91,7 @@ mod tests {
     #[test]
     fn a_cell_can_not_steer_the_terminal() {
         let text = table(["NAME"], [["a\u{1b}[2Jb\nc\u{202e}d".to_owned()]], None);
-        assert_eq!(text, "NAME\na\\u{1b}[2Jb\\nc\\u{202e}d\n");
+        assert_eq!(text, "NAME\na\\u{1b}[2Jb c\\u{202e}d\n");
     }
 
     #[test]

@@ -30,8 +30,17 @@ pub(super) fn show(arguments: &Arguments, format: Format) -> Result<Printed, Fai
         None => own_name(&file)?,
     };
     let effective = file.for_node(&name);
-    let validated = Validated { override_: file.override_of(&name), config: effective.to_json(), node: name };
-    Printed::value(format, &validated, |validated| text(validated, &effective))
+    let validated = Validated {
+        override_: file.override_of(&name),
+        notes: effective.notes(),
+        config: effective.to_json(),
+        node: name,
+    };
+    let printed = Printed::value(format, &validated, |validated| text(validated, &effective))?;
+    Ok(match format {
+        Format::Table => printed.notes(&validated.notes),
+        Format::Json => printed,
+    })
 }
 
 fn text(validated: &Validated, effective: &Config) -> String {
@@ -51,7 +60,7 @@ fn mistakes(path: &Path, errors: &ConfigErrors) -> Failure {
     let mistakes: Vec<Mistake> = errors.iter().map(Mistake::from).collect();
     let (message, details) = match mistakes.as_slice() {
         // There is no line to show.
-        [only] if only.line == 0 => (format!("{} {}", only.file, only.problem), String::new()),
+        [only] if only.line == 0 => (format!("{}: {}", only.file, only.problem), String::new()),
         [_] => (format!("1 mistake in {}", path.display()), errors.to_string()),
         several => (format!("{} mistakes in {}", several.len(), path.display()), errors.to_string()),
     };

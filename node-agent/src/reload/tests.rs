@@ -53,7 +53,7 @@ fn a_pool_goes_only_when_nobody_holds_a_block_of_it() {
     };
     snapshot.claims.insert(block, claim);
     let text = refusal(swap, &snapshot).unwrap_err();
-    assert!(text.contains("pool 10.244.0.0/16 can't be removed while 1 of its blocks are held"), "{text}");
+    assert!(text.contains("pool 10.244.0.0/16 can't be removed while 1 of its blocks is held"), "{text}");
     assert!(refusal(|config| config.pools[0].disabled = true, &snapshot).is_ok());
     assert!(refusal(|config| config.pools[0].block_prefix = 26, &snapshot).is_err());
 }

@@ -301,7 +301,7 @@ impl Store for FileStore {
         self.change("remove", name, move |records| records.remove_pool(cidr)).await
     }
 
-    async fn remove_node(&self, node: &NodeName) -> Result<(), StoreError> {
+    async fn remove_node(&self, node: &NodeName) -> Result<bool, StoreError> {
         let (name, node) = (Kind::Node.record(node.as_str()), node.clone());
         self.change("remove", name, move |records| records.remove_node(&node, Timestamp::now())).await
     }

@@ -329,14 +329,14 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn remove_node(&self, node: &NodeName) -> Result<(), StoreError> {
+    async fn remove_node(&self, node: &NodeName) -> Result<bool, StoreError> {
         self.call("remove the node record", node, |contents, now| {
-            for block in contents.snapshot.blocks_of(node) {
-                contents.release(block, now);
+            let blocks = contents.snapshot.blocks_of(node);
+            for block in &blocks {
+                contents.release(*block, now);
             }
-            contents.snapshot.nodes.remove(node);
             contents.seen.remove(node);
-            Ok(())
+            Ok(contents.snapshot.nodes.remove(node).is_some() || !blocks.is_empty())
         })
         .await
     }

@@ -66,7 +66,7 @@ fn auto_takes_the_default_routes_interface() {
         (&[("::/0", "eth1")], "eth1 198.51.100.1/24 | eth1 2001:db8:1::1/64"),
         (
             &[],
-            "node.underlay is auto and there is no default route: wait for one or name an interface (cni0, eth0, eth1)",
+            "node.underlay is auto and there is no default route: wait for one, or set node.underlay to an interface: those with a fit address are eth0, eth1",
         ),
         (
             &[("0.0.0.0/0", "cni0")],
@@ -97,8 +97,14 @@ fn selectors_are_tried_in_order_and_per_family() {
     assert_eq!(check(&interface("eth0"), &observed), "eth0 192.0.2.1/24 | -");
     assert_eq!(check(&select(&["eth0", "eth1"]), &observed), "eth0 192.0.2.1/24 | eth1 2001:db8::1/64");
     assert_eq!(check(&select(&["198.51.100.0/24"]), &observed), "eth1 198.51.100.1/24 | -");
-    assert_eq!(check(&interface("eth7"), &observed), "there is no interface eth7: there are eth0, eth1");
-    assert_eq!(check(&select(&["203.0.113.0/24"]), &observed), "no fit address lies within 203.0.113.0/24");
+    assert_eq!(
+        check(&interface("eth7"), &observed),
+        "there is no interface eth7: those with a fit address are eth0, eth1"
+    );
+    assert_eq!(
+        check(&select(&["203.0.113.0/24"]), &observed),
+        "no fit address lies within 203.0.113.0/24: those with a fit address are eth0, eth1"
+    );
 }
 
 #[test]

@@ -67,7 +67,23 @@ fn filters_reach_the_output() {
     assert_eq!(peers(&["routes", "--state", "missing"]), ["n3"]);
     assert_eq!(peers(&["bgp", "neighbors", "--down"]), ["tor"]);
     assert_eq!(peers(&["blocks", "list", "--own"]), ["n1", "n1"]);
-    assert!(peers(&["blocks", "list", "--node", "n9"]).is_empty());
+    assert!(peers(&["pairs", "--peer", "n3", "--path", "native"]).is_empty());
+}
+
+#[test]
+fn a_name_that_nobody_has_is_no_empty_list() {
+    let api = Api::new(fixtures::published());
+    for (arguments, said) in [
+        (&["pairs", "--peer", "n9"][..], "pairway: no pair with node n9\nhint: there are n2, n3\n"),
+        (&["routes", "--node", "n9"], "pairway: no route to node n9\nhint: there are n2, n3\n"),
+        (&["bgp", "neighbors", "--name", "n9"], "pairway: no BGP neighbour n9\nhint: there are n2, tor\n"),
+        (&["blocks", "list", "--node", "n9"], "pairway: no block of node n9\nhint: there are n1, n2, n3\n"),
+    ] {
+        let ended = api.run(arguments);
+        assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (1, "", said), "{arguments:?}");
+        let ended = api.run(&[arguments, &["-o", "json"]].concat());
+        assert_eq!((ended.code, ended.json()["error"]["code"].as_str()), (1, Some("not-found")));
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn something_that_is_no_agent() {
 
 #[test]
 fn a_wrong_command_line() {
-    let wrong: [&[&str]; 10] = [
+    let wrong: [&[&str]; 11] = [
         &[],
         &["--nonsense"],
         &["state"],
@@ -99,6 +99,7 @@ fn a_wrong_command_line() {
         &["node", "delete"],
         &["blocks", "claim", "10.244.0.0/99"],
         &["status", "--timeout", "0"],
+        &["status", "--timeout", "-1"],
         &["status", "-o", "yaml"],
     ];
     for arguments in wrong {
@@ -113,6 +114,15 @@ fn a_wrong_command_line() {
         let error = &ended.json()["error"];
         assert_eq!(error["code"], "usage");
         assert!(!error["message"].as_str().expect("text").is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_timeout_out_of_range_is_told_its_range() {
+    for timeout in ["-1", "0", "3601"] {
+        let ended = run(&mut pairway(&["status", "--timeout", timeout]));
+        assert_eq!(ended.code, 2);
+        assert!(ended.err.contains(&format!("{timeout} is not in 1..=3600")), "{}", ended.err);
     }
 }
 

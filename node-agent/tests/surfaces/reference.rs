@@ -66,6 +66,9 @@ fn options<'a>(text: &mut String, arguments: impl Iterator<Item = &'a Arg>) {
         }
         let help = arg.get_long_help().or(arg.get_help()).expect("every argument says what it means");
         let mut notes = format!("{help}.");
+        if arg.is_required_set() && !arg.is_positional() {
+            notes.push_str(" Required.");
+        }
         let values: Vec<String> =
             arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
         if !values.is_empty() && arg.get_action().takes_values() {

@@ -75,10 +75,31 @@ fn no_file_and_what_is_none() {
     let ended = run(pairway(&["validate", "missing.yaml"]).current_dir(folder.path()));
     assert_eq!((ended.code, ended.out.as_str()), (64, ""));
     expect![[r#"
-        pairway: missing.yaml can't be read: No such file or directory (os error 2)
+        pairway: missing.yaml: can't be read: No such file or directory (os error 2)
         hint: docs/configuration.md describes every key
     "#]]
     .assert_eq(&ended.err);
     let ended = run(pairway(&["validate", "."]).current_dir(folder.path()));
     assert_eq!(ended.code, 64);
+}
+
+#[test]
+fn a_rule_that_can_not_hold_everywhere_is_remarked_upon() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("rules.yaml");
+    let text = |use_: &str| {
+        format!(
+            "pools: [{{ cidr: 10.244.0.0/16, blockPrefix: 24 }}]\npaths: {{ rules: [{{ between: [{{}}, {{}}], use: {use_} }}] }}\n"
+        )
+    };
+    for (use_, remarked) in [("direct", true), ("bgp", true), ("vxlan", false)] {
+        std::fs::write(&file, text(use_)).expect("a file");
+        let path = file.to_str().expect("UTF-8");
+        let ended = run(&mut pairway(&["validate", path]));
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        assert_eq!(ended.err.starts_with("note: paths.rules[0].use: "), remarked, "{}", ended.err);
+        let ended = run(&mut pairway(&["validate", path, "-o", "json"]));
+        assert_eq!(ended.json()["notes"].as_array().is_some_and(|notes| notes.len() == 1), remarked);
+        assert_eq!(ended.err, "");
+    }
 }

@@ -116,17 +116,19 @@ impl Records {
         Ok(is_theirs)
     }
 
-    pub(super) fn remove_node(&self, node: &NodeName, now: Timestamp) -> io::Result<()> {
+    pub(super) fn remove_node(&self, node: &NodeName, now: Timestamp) -> io::Result<bool> {
         let _lock = self.lock()?;
+        let mut any = false;
         for stem in self.stems(Kind::Claim)? {
             let Some(block) = Block::from_record_name(&stem) else { continue };
             if matches!(self.holder(block)?, Held::By(name) if name == *node) {
                 self.release_locked(block, now)?;
+                any = true;
             }
         }
         // Last: as long as the record stands, an interrupted removal can be seen and done again.
-        self.writer.remove(&self.directory(Kind::Node)?, &file_name(node.as_str()))?;
-        Ok(())
+        any |= self.writer.remove(&self.directory(Kind::Node)?, &file_name(node.as_str()))?;
+        Ok(any)
     }
 
     pub(super) fn ensure_pool(&self, pool: &PoolRecord) -> io::Result<PoolOutcome> {

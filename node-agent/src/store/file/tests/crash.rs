@@ -41,7 +41,9 @@ fn an_agent_that_dies() {
         "claim" => drop(records.claim(&claim_of("10.244.7.0/24", "n1")).unwrap()),
         "publish" => records.publish(&new_record()).unwrap(),
         "release" => drop(records.release(block("10.244.1.0/24"), &name("n1"), Timestamp::now()).unwrap()),
-        "remove" => records.remove_node(&name("n1"), Timestamp::now()).unwrap(),
+        "remove" => {
+            records.remove_node(&name("n1"), Timestamp::now()).unwrap();
+        }
         "pool" => drop(records.ensure_pool(&pool_of("10.99.0.0/16", 24)).unwrap()),
         "everything" => loop {
             records.claim(&claim_of("10.244.7.0/24", "n1")).unwrap();
