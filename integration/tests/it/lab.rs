@@ -132,7 +132,9 @@ fn programs_in_a_node_can_be_signalled_and_waited_for() {
 #[test]
 fn nothing_is_left_of_a_runner_that_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut runner = std::process::Command::new(env!("CARGO_BIN_EXE_lab"))
+    // The tests themselves may run under nohup, whose ignored SIGHUP their children inherit.
+    let mut runner = std::process::Command::new("env")
+        .args(["--default-signal=HUP", env!("CARGO_BIN_EXE_lab")])
         .args(["up", "two-nodes", "--no-agents", "--foreground"])
         .env("LAB_DIR", folder.path())
         .stdout(std::process::Stdio::null())
