@@ -256,6 +256,8 @@ fn other_writing(scalar: &Scalar, schema: &Json) -> String {
         }
     } else if schema.get("format").is_some_and(|form| form == "duration") {
         format!("write a number with its unit, for example {text}s")
+    } else if schema.get("format").is_some_and(|form| form == "percent") {
+        format!("write {text}%")
     } else if types.contains(&"string") && !is_text(scalar) {
         format!("quote it: \"{text}\"")
     } else if types.contains(&"array") {

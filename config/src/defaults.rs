@@ -31,6 +31,17 @@ pub const RESTART_TIME: Duration = Duration::from_secs(120);
 /// `bgp.maxPrefixes`: far above what one node announces, far below what hurts.
 pub const MAX_PREFIXES: u32 = 10_000;
 
+/// `brake.share` in percent: fewer at once are nodes that go, more is a store that lost something.
+pub const BRAKE_SHARE: u8 = 50;
+/// `brake.atLeast`: one node goes at any time.
+pub const BRAKE_AT_LEAST: u32 = 2;
+/// `brake.within`: a store is not emptied in one instant.
+pub const BRAKE_WITHIN: Duration = Duration::from_secs(5);
+/// `brake.confirmAfter`: by then every living agent has written its record again.
+pub const BRAKE_CONFIRM_AFTER: Duration = Duration::from_secs(10);
+/// `brake.grace`: routes to nodes that are gone do no harm for so long.
+pub const BRAKE_GRACE: Duration = Duration::from_secs(30);
+
 /// `vxlan.vni`.
 pub const VNI: u32 = 4096;
 /// `vxlan.port`, IANA's (RFC 7348 §5).

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::glob::Glob;
 use crate::limits::{DEVICE_SUFFIX, MAX_INTERFACE_NAME, MAX_SOCKET_PATH};
+use crate::raw::percent;
 use crate::{duration, name};
 
 /// What is wrong with a text, and what would be right.
@@ -40,6 +41,10 @@ pub(crate) fn check(format: &str, text: &str) -> Result<(), Malformed> {
         "label-value" => label_value(text),
         "node-name" => node_name(text),
         "path" => path(text, usize::MAX),
+        "percent" => match percent(text) {
+            Some(_) => Ok(()),
+            None => malformed(format!("`{text}` is no share"), "write a whole number of percent: 0% to 100%"),
+        },
         "peer-name" => match name::is_label(text) {
             true => Ok(()),
             false => malformed(

@@ -59,6 +59,8 @@ pub struct Config {
     pub bgp: Bgp,
     /// VXLAN.
     pub vxlan: Vxlan,
+    /// When nodes that vanish from the store at once are kept.
+    pub brake: Brake,
     /// Address of `/metrics`, `/livez`, `/readyz`.
     pub http: SocketAddr,
     /// Unix socket of the local API.
@@ -240,6 +242,33 @@ pub struct Vxlan {
     pub vni: u32,
     /// UDP port.
     pub port: u16,
+}
+
+/// `brake:`, when nodes that vanish from the store at once are kept for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Brake {
+    /// More than this share of the other nodes, in percent, 0 to 100...
+    pub share: u8,
+    /// ... and at least so many of them, at least 1...
+    pub at_least: u32,
+    /// ... within this time.
+    pub within: Duration,
+    /// A snapshot confirms the loss if it is later than this, at most `grace`...
+    pub confirm_after: Duration,
+    /// ... and without one the loss is believed after this time.
+    pub grace: Duration,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        Self {
+            share: defaults::BRAKE_SHARE,
+            at_least: defaults::BRAKE_AT_LEAST,
+            within: defaults::BRAKE_WITHIN,
+            confirm_after: defaults::BRAKE_CONFIRM_AFTER,
+            grace: defaults::BRAKE_GRACE,
+        }
+    }
 }
 
 /// `kernel:`, the marks of ownership.

@@ -37,6 +37,8 @@ pub(crate) struct File {
     pub(crate) bgp: Bgp,
     /// The VXLAN tunnel.
     pub(crate) vxlan: Vxlan,
+    /// What protects the data plane from a store that suddenly lacks many nodes.
+    pub(crate) brake: Brake,
     /// Address translation for packets that leave the cluster.
     pub(crate) masquerade: Masquerade,
     /// Metrics and health.
@@ -61,6 +63,7 @@ impl Default for File {
             paths: Paths::default(),
             bgp: Bgp::default(),
             vxlan: Vxlan::default(),
+            brake: Brake::default(),
             masquerade: Masquerade::default(),
             http: Http::default(),
             api: Api::default(),
@@ -490,6 +493,65 @@ impl Default for Vxlan {
     fn default() -> Self {
         Self { vni: defaults::VNI, port: defaults::VXLAN_PORT }
     }
+}
+
+/// `brake:`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Brake {
+    /// Nodes that vanish from the store, wholly or with a block, are kept if they are more than this share of all
+    /// others; `100%`: never.
+    #[schemars(with = "String", extend("format" = "percent", "x-pairway-reload" = "live"))]
+    pub(crate) share: Percent,
+    /// Fewer nodes than this may always go, unless this node's own records vanish with them. After a start the loss of
+    /// all counts in any case.
+    #[schemars(range(min = 1), extend("x-pairway-reload" = "live"))]
+    pub(crate) at_least: u32,
+    /// Nodes that vanish within this time count together; 1s to 10m.
+    #[schemars(extend("x-pairway-reload" = "live"))]
+    pub(crate) within: Duration,
+    /// A later state of the store confirms a loss after this time; at most `grace`.
+    #[schemars(extend("x-pairway-reload" = "live"))]
+    pub(crate) confirm_after: Duration,
+    /// Without a later state the loss is believed after this time, if the store answers; 1s to 1h.
+    #[schemars(extend("x-pairway-reload" = "live"))]
+    pub(crate) grace: Duration,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        Self {
+            share: Percent(defaults::BRAKE_SHARE),
+            at_least: defaults::BRAKE_AT_LEAST,
+            within: Duration(defaults::BRAKE_WITHIN),
+            confirm_after: Duration(defaults::BRAKE_CONFIRM_AFTER),
+            grace: Duration(defaults::BRAKE_GRACE),
+        }
+    }
+}
+
+/// Text like `50%`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Percent(pub(crate) u8);
+
+impl Serialize for Percent {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}%", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        percent(&text).map(Self).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no share")))
+    }
+}
+
+/// A whole number of 0 to 100 and `%`, without leading zeros.
+pub(crate) fn percent(text: &str) -> Option<u8> {
+    let digits = text.strip_suffix('%')?;
+    let number: u8 = digits.parse().ok()?;
+    (number <= 100 && number.to_string() == digits).then_some(number)
 }
 
 /// `masquerade:`

@@ -54,6 +54,13 @@ impl From<&Config> for raw::File {
             paths: paths(&config.paths),
             bgp: bgp(&config.bgp),
             vxlan: raw::Vxlan { vni: config.vxlan.vni, port: config.vxlan.port },
+            brake: raw::Brake {
+                share: raw::Percent(config.brake.share),
+                at_least: config.brake.at_least,
+                within: raw::Duration(config.brake.within),
+                confirm_after: raw::Duration(config.brake.confirm_after),
+                grace: raw::Duration(config.brake.grace),
+            },
             masquerade: raw::Masquerade::default(),
             http: raw::Http { address: config.http },
             api: raw::Api { socket: path_text(&config.api_socket) },

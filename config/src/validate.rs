@@ -14,7 +14,7 @@ use crate::limits::{
 };
 use crate::tree::{Node as Tree, Value};
 use crate::{
-    Bgp, BgpPeer, Blocks, Config, Kernel, Node, NodeSelector, PathRule, PathUse, Paths, Pool, Store,
+    Bgp, BgpPeer, Blocks, Brake, Config, Kernel, Node, NodeSelector, PathRule, PathUse, Paths, Pool, Store,
     Underlay, UnderlaySelector, Vxlan, raw,
 };
 
@@ -25,6 +25,7 @@ pub(crate) fn validate(file: &raw::File, tree: &Tree, findings: &mut Findings) {
     rules.underlay();
     rules.bgp();
     rules.peers();
+    rules.brake();
     rules.places();
     rules.kernel();
     rules.masquerade();
@@ -232,6 +233,28 @@ impl Rules<'_, '_> {
         }
     }
 
+    fn brake(&mut self) {
+        let brake = &self.file.brake;
+        let (second, minutes, hour) =
+            (Duration::from_secs(1), Duration::from_secs(600), Duration::from_secs(3600));
+        self.within("brake.within", brake.within.0, second, minutes);
+        self.within("brake.grace", brake.grace.0, second, hour);
+        if brake.confirm_after.0 > brake.grace.0 {
+            let (text, grace) =
+                (crate::duration::format(brake.confirm_after.0), crate::duration::format(brake.grace.0));
+            let problem = format!("`{text}` is longer than brake.grace, {grace}");
+            self.wrong("brake.confirmAfter", &text, problem, format!("write {grace} or less"));
+        }
+    }
+
+    fn within(&mut self, path: &str, duration: Duration, least: Duration, most: Duration) {
+        if !(least..=most).contains(&duration) {
+            let text = crate::duration::format;
+            let problem = format!("`{}` is out of range", text(duration));
+            self.wrong(path, text(duration), problem, format!("write {} to {}", text(least), text(most)));
+        }
+    }
+
     fn places(&mut self) {
         let (state, store) = (&self.file.state_dir, &self.file.store.file.path);
         if state.trim_end_matches('/') == store.trim_end_matches('/') {
@@ -305,6 +328,13 @@ pub(crate) fn config(file: raw::File) -> Config {
         },
         bgp: bgp(file.bgp),
         vxlan: Vxlan { vni: file.vxlan.vni, port: file.vxlan.port },
+        brake: Brake {
+            share: file.brake.share.0,
+            at_least: file.brake.at_least,
+            within: file.brake.within.0,
+            confirm_after: file.brake.confirm_after.0,
+            grace: file.brake.grace.0,
+        },
         http: file.http.address,
         api_socket: PathBuf::from(file.api.socket),
         state_dir: PathBuf::from(file.state_dir),

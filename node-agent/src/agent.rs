@@ -42,7 +42,6 @@ mod state_dir;
 mod underlay;
 mod wait;
 
-pub use brake::BrakeLimits;
 pub use parts::{AgentParts, KernelEvents, Limits};
 pub use speaker::{Bgp, StartBgp, real as real_bgp};
 pub use state_dir::{StateDir, StateDirError};

@@ -221,7 +221,7 @@ fn unknown_keys() {
                   | ^^^ did you mean `bgp`?
             pairway.yaml:3:1: foo: unknown key `foo`
                 3 | foo: 1
-                  | ^^^ the keys here are version, node, overrides, store, pools, blocks, paths, bgp, vxlan, masquerade, http, api, stateDir, kernel
+                  | ^^^ the keys here are version, node, overrides, store, pools, blocks, paths, bgp, vxlan, brake, masquerade, http, api, stateDir, kernel
         "#]],
     );
     beside_a_pool(
@@ -892,6 +892,14 @@ fn what_this_version_has_not() {
               | ^^^^^^^^ firewall rules will come; remove the key
     "#]],
     );
+}
+
+#[test]
+fn brake() {
+    beside_a_pool("brake: { share: 50, atLeast: 0 }\n", expect![[r#""#]]);
+    beside_a_pool("brake: { share: 101%, within: 500ms, grace: 2h }\n", expect![[r#""#]]);
+    beside_a_pool("brake: { share: 050%, grace: 5s }\n", expect![[r#""#]]);
+    beside_a_pool("brake: { confirmAfter: 1m }\n", expect![[r#""#]]);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{
-    Bgp, BgpPeer, Blocks, Config, ConfigFile, Kernel, Node, NodeSelector, PathRule, PathUse, Paths, Pool,
-    Store, Underlay, UnderlaySelector, Vxlan,
+    Bgp, BgpPeer, Blocks, Brake, Config, ConfigFile, Kernel, Node, NodeSelector, PathRule, PathUse, Paths,
+    Pool, Store, Underlay, UnderlaySelector, Vxlan,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::{btree_map, vec};
@@ -151,15 +151,37 @@ fn kernel() -> impl Strategy<Value = Kernel> {
     )
 }
 
+fn brake() -> impl Strategy<Value = Brake> {
+    let times = (1000..=600_000_u64, 1000..=3_600_000_u64)
+        .prop_flat_map(|(within, grace)| (Just(within), 0..=grace, Just(grace)));
+    (0..=100_u8, 1..=u32::MAX, times).prop_map(|(share, at_least, (within, confirm_after, grace))| Brake {
+        share,
+        at_least,
+        within: Duration::from_millis(within),
+        confirm_after: Duration::from_millis(confirm_after),
+        grace: Duration::from_millis(grace),
+    })
+}
+
 fn config() -> impl Strategy<Value = Config> {
     let folder = || "/[ -~]{0,20}x".prop_map(PathBuf::from);
     let places = (folder(), folder(), folder(), any::<bool>());
     let http = (any::<[u8; 4]>().prop_filter("pools", |a| a[0] != 10), 9000..=u16::MAX);
     let blocks = (1..=256_u16, 0..=31_536_000_000_u64);
     let vxlan = (1..=0xff_ffff_u32, 1..=u16::MAX).prop_map(|(vni, port)| Vxlan { vni, port });
-    (node(), pools(), paths(), bgp(), kernel(), vxlan, blocks, http, places)
+    (node(), pools(), paths(), bgp(), kernel(), (vxlan, brake()), blocks, http, places)
         .prop_map(
-            |(node, pools, paths, bgp, kernel, vxlan, blocks, http, (state, store, socket, network))| {
+            |(
+                node,
+                pools,
+                paths,
+                bgp,
+                kernel,
+                (vxlan, brake),
+                blocks,
+                http,
+                (state, store, socket, network),
+            )| {
                 Config {
                     node,
                     store: Store::File { path: store, allow_network_filesystem: network },
@@ -168,6 +190,7 @@ fn config() -> impl Strategy<Value = Config> {
                     paths,
                     bgp,
                     vxlan,
+                    brake,
                     http: SocketAddr::from(http),
                     api_socket: socket,
                     state_dir: state,

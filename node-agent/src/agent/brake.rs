@@ -1,55 +1,27 @@
 //! The brake: a store that suddenly lacks many peers keeps the data plane as it is for a while (invariant 3).
 //!
 //! A peer vanishes, wholly or in part, when its record goes or a claim of it that no other takes the place of.
-//! If more than a share of all peers vanish within a short time, they are kept with what was last known of them,
-//! until it is back, a later snapshot confirms the loss or a grace time is over. Where this node's own record or
+//! If more than a share of all peers vanish within a short time (`brake` in the configuration), they are kept with
+//! what was last known of them, until it is back, a later snapshot confirms the loss or a grace time is over. Where this node's own record or
 //! claims vanish with them, one peer is enough: then it is the store that lost something, also in a cluster of
 //! two. A store that has lost everything gets the records of the living back within that time: one by one, a
 //! peer's claims too, and what has not come back yet is kept as long as what is away altogether.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
+use config::Brake as Limits;
 use tokio::time::Instant;
 
 use crate::node::{Claim, NodeName, NodeRecord, Snapshot};
 
 mod start;
 
-pub(super) use start::StartBrake;
-
-/// When the brake acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BrakeLimits {
-    /// More than this share of the peers in percent...
-    pub share: usize,
-    /// ... and at least so many of them...
-    pub at_least: usize,
-    /// ... within this time.
-    pub window: Duration,
-    /// A snapshot confirms the loss if it is later than this...
-    pub confirm: Duration,
-    /// ... and without one the loss is believed after this time.
-    pub grace: Duration,
-}
-
-impl Default for BrakeLimits {
-    fn default() -> Self {
-        Self {
-            share: 50,
-            at_least: 2,
-            window: Duration::from_secs(5),
-            confirm: Duration::from_secs(10),
-            grace: Duration::from_secs(30),
-        }
-    }
-}
+pub(super) use start::{Held, StartBrake};
 
 /// What is known of the peers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Brake {
-    limits: BrakeLimits,
     known: BTreeMap<NodeName, Known>,
     vanished: BTreeMap<NodeName, Vanished>,
     /// The last snapshot had this node's own record and claims.
@@ -101,13 +73,10 @@ pub(super) struct Braked {
 }
 
 impl Brake {
-    pub(super) const fn new(limits: BrakeLimits) -> Self {
-        Self { limits, known: BTreeMap::new(), vanished: BTreeMap::new(), own: false, own_lost: None }
-    }
-
     /// What to believe of a snapshot at this time. `answering`: the store is well.
     pub(super) fn pass(
         &mut self,
+        limits: &Limits,
         own: &NodeName,
         snapshot: &Arc<Snapshot>,
         now: Instant,
@@ -128,36 +97,35 @@ impl Brake {
             }
         }
         self.known = present;
-        let limits = self.limits;
         self.vanished.retain(|name, vanished| {
             let age = now.duration_since(vanished.since);
-            let confirmed = snapshot.revision > vanished.revision && age >= limits.confirm;
+            let confirmed = snapshot.revision > vanished.revision && age >= limits.confirm_after;
             let over = if vanished.held {
                 answering && (confirmed || age >= limits.grace)
             } else {
-                age >= limits.window
+                age >= limits.within
             };
             !over && !vanished.known.missing(self.known.get(name)).is_empty()
         });
-        self.hold(now);
+        self.hold(limits, now);
         let held: BTreeSet<NodeName> = self
             .vanished
             .iter()
             .filter(|(_, vanished)| vanished.held)
             .map(|(name, _)| name.clone())
             .collect();
-        Braked { snapshot: self.kept(snapshot, &held), until: self.until(now), held }
+        Braked { snapshot: self.kept(snapshot, &held), until: self.until(limits, now), held }
     }
 
-    /// Decides about those that have vanished in this pass; a decision taken stands.
-    fn hold(&mut self, now: Instant) {
+    /// Decides about those that have vanished within the window: if they are too many, those that went first come
+    /// back with the others. A decision taken stands.
+    fn hold(&mut self, limits: &Limits, now: Instant) {
         let gone = self.vanished.len();
         let all = self.known.keys().chain(self.vanished.keys()).collect::<BTreeSet<_>>().len();
-        let store_lost = self.own_lost.is_some_and(|since| now.duration_since(since) < self.limits.window);
-        let at_least = if store_lost { 1 } else { self.limits.at_least };
-        if gone >= at_least && gone * 100 > self.limits.share * all {
-            // What the store lost a moment before our own records belongs to them.
-            for vanished in self.vanished.values_mut().filter(|v| store_lost || v.since == now) {
+        let store_lost = self.own_lost.is_some_and(|since| now.duration_since(since) < limits.within);
+        let at_least = if store_lost { 1 } else { limits.at_least };
+        if too_many(limits.share, at_least, gone, all) {
+            for vanished in self.vanished.values_mut() {
                 vanished.held = true;
             }
         }
@@ -178,13 +146,19 @@ impl Brake {
         Arc::new(kept)
     }
 
-    fn until(&self, now: Instant) -> Option<Instant> {
+    fn until(&self, limits: &Limits, now: Instant) -> Option<Instant> {
         let ends = self.vanished.values().filter(|vanished| vanished.held);
         // After the grace time only the store's answer is waited for, which wakes the loop by itself.
-        ends.flat_map(|vanished| [self.limits.confirm, self.limits.grace].map(|after| vanished.since + after))
+        ends.flat_map(|vanished| [limits.confirm_after, limits.grace].map(|after| vanished.since + after))
             .filter(|end| *end > now)
             .min()
     }
+}
+
+/// Whether so many of all are more than the share, and enough to count.
+fn too_many(share: u8, at_least: u32, gone: usize, all: usize) -> bool {
+    let at_least = usize::try_from(at_least).unwrap_or(usize::MAX);
+    gone >= at_least && gone.saturating_mul(100) > usize::from(share).saturating_mul(all)
 }
 
 fn peers(own: &NodeName, snapshot: &Snapshot) -> BTreeMap<NodeName, Known> {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use vxlan::Dataplane;
 
-use super::{BrakeLimits, StartBgp};
+use super::StartBgp;
 use crate::liveness::Liveness;
 use crate::reload::ConfigSource;
 use crate::status::Condition;
@@ -57,11 +57,9 @@ impl KernelEvents for mpsc::Receiver<()> {
     }
 }
 
-/// Times and shares that hold for every agent; tests shorten them.
+/// Times that hold for every agent; tests shorten them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// When peers that vanish at once are kept.
-    pub brake: BrakeLimits,
     /// The kernel is looked at so often when nothing happens.
     pub audit: Duration,
     /// Events are gathered for so long.
@@ -77,7 +75,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            brake: BrakeLimits::default(),
             audit: Duration::from_secs(30),
             debounce: Duration::from_millis(20),
             underlay_grace: Duration::from_secs(30),

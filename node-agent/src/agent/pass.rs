@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use vxlan::Observed;
+use vxlan::{Observed, State};
 
 use super::between::Outcome;
+use super::brake::Held;
 use super::{Agent, blocks, present, speaker};
 use crate::dataplane::Gone;
 use crate::node::{NodeName, Snapshot};
@@ -86,7 +87,7 @@ impl Agent {
         if blocks.held.is_empty() {
             outcome = outcome.not_ready("no-block");
         }
-        let braked = self.state.brake.pass(&self.name, &snapshot, now, answering);
+        let braked = self.state.brake.pass(&self.config.brake, &self.name, &snapshot, now, answering);
         self.state.wakes.extend(braked.until);
         if !braked.held.is_empty() {
             let names: Vec<&str> = braked.held.iter().map(NodeName::as_str).collect();
@@ -126,7 +127,7 @@ impl Agent {
         self.count_flips(&plan);
         self.state.memory.clone_from(&plan.memory);
         if underlay_stands {
-            outcome = self.program(observed, &plan, now, outcome).await?;
+            outcome = self.program(observed, &plan, answering, now, outcome).await?;
         } else {
             self.state.present = observed.ours.clone();
         }
@@ -134,15 +135,32 @@ impl Agent {
         Ok(outcome)
     }
 
+    /// The first passes keep what they find of peers if too much of it would go.
+    fn brake_at_start(&mut self, plan: &Plan, observed: &Observed, answering: bool, now: Instant) -> State {
+        let pools: Vec<_> = self.config.pools.iter().map(|pool| pool.cidr).collect();
+        let (limits, found) = (&self.config.brake, &observed.ours);
+        let started = self.state.start_brake.pass(limits, &pools, &plan.dataplane, found, now, answering);
+        if let Some(Held { gone, all, until }) = started.held {
+            self.state.wakes.extend(until);
+            self.state.findings.insert(Finding::new(
+                "PeersVanished",
+                "",
+                format!("the store lacks blocks of {gone} of the {all} peers that the kernel has routes to: all of them are kept for a while; if they are gone for good nothing is to be done, else look at the store"),
+            ));
+        }
+        started.state
+    }
+
     /// Brings the kernel to the plan.
     async fn program(
         &mut self,
         observed: Arc<Observed>,
         plan: &Plan,
+        answering: bool,
         now: Instant,
         outcome: Outcome,
     ) -> Result<Outcome, Gone> {
-        let wanted = self.brake_at_start(plan, &observed, now);
+        let wanted = self.brake_at_start(plan, &observed, answering, now);
         if let Err(error) = self.state_dir.remember_originals(&observed, &wanted) {
             self.state.findings.insert(Finding::new(
                 "StateDirUnwritable",

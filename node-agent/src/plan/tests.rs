@@ -46,6 +46,7 @@ pub(crate) fn config(name: &str) -> Config {
             peers: Vec::new(),
         },
         vxlan: config::Vxlan { vni: 4096, port: 4789 },
+        brake: config::Brake::default(),
         http: ([127, 0, 0, 1], 0).into(),
         api_socket: "/nowhere/api.sock".into(),
         state_dir: "/nowhere".into(),

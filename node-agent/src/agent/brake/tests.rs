@@ -1,10 +1,9 @@
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use vxlan::{Gateway, Nexthop, NexthopId, Route, RouteKey, RouteTarget, State};
 
-use super::start::{drops_too_many, keep};
 use super::*;
 use crate::node::Block;
 use crate::plan::{self, tests::config};
@@ -32,13 +31,14 @@ fn snapshot(revision: u64, nodes: &[u8]) -> Arc<Snapshot> {
 }
 
 struct Test {
+    limits: Limits,
     brake: Brake,
     start: Instant,
 }
 
 impl Test {
     fn new() -> Self {
-        Self { brake: Brake::new(BrakeLimits::default()), start: Instant::now() }
+        Self { limits: Limits::default(), brake: Brake::default(), start: Instant::now() }
     }
 
     /// Peers believed in at this second; node 0 is the own one.
@@ -48,7 +48,7 @@ impl Test {
 
     fn answering(&mut self, seconds: u64, snapshot: &Arc<Snapshot>, answering: bool) -> Vec<u8> {
         let now = self.start + Duration::from_secs(seconds);
-        let braked = self.brake.pass(&name(0), snapshot, now, answering);
+        let braked = self.brake.pass(&self.limits, &name(0), snapshot, now, answering);
         assert!(braked.until.is_none_or(|until| until > now), "a deadline in the past is a busy loop");
         let routed = |index: &u8| {
             braked.snapshot.nodes.contains_key(&name(*index))
@@ -118,7 +118,8 @@ fn those_that_come_back_are_believed_as_they_are_now() {
     let mut claim = moved.claims.remove(&former).unwrap();
     claim.block = Block::new("10.244.99.0/24".parse().unwrap());
     moved.claims.insert(claim.block, claim);
-    let braked = test.brake.pass(&name(0), &Arc::new(moved), test.start + Duration::from_secs(3), true);
+    let braked =
+        test.brake.pass(&test.limits, &name(0), &Arc::new(moved), test.start + Duration::from_secs(3), true);
     assert!(braked.held.is_empty());
     assert!(!braked.snapshot.claims.contains_key(&former));
 }
@@ -151,17 +152,17 @@ fn those_that_come_back_piece_by_piece_keep_what_is_not_back_yet() {
     test.at(1, &snapshot(2, &[]));
     // 1 is back with its IPv4 claim alone; the others are not.
     let partly = dual_stack(3, &[0, 1], &[ipv6_block(1)]);
-    let braked = test.brake.pass(&name(0), &partly, test.start + Duration::from_secs(2), true);
+    let braked = test.brake.pass(&test.limits, &name(0), &partly, test.start + Duration::from_secs(2), true);
     assert_eq!(braked.snapshot.blocks_of(&name(1)).len(), 2);
     assert_eq!(braked.held.len(), 3);
     let whole = dual_stack(4, &[0, 1, 2, 3], &[]);
-    let braked = test.brake.pass(&name(0), &whole, test.start + Duration::from_secs(3), true);
+    let braked = test.brake.pass(&test.limits, &name(0), &whole, test.start + Duration::from_secs(3), true);
     assert!(braked.held.is_empty());
     assert_eq!(braked.snapshot, whole);
     // What does not come back is believed to be gone in the end.
     test.at(4, &snapshot(5, &[]));
     let partly = dual_stack(6, &[0, 1, 2, 3], &[ipv6_block(1)]);
-    let braked = test.brake.pass(&name(0), &partly, test.start + Duration::from_secs(15), true);
+    let braked = test.brake.pass(&test.limits, &name(0), &partly, test.start + Duration::from_secs(15), true);
     assert!(braked.held.is_empty());
     assert_eq!(braked.snapshot, partly);
 }
@@ -171,7 +172,7 @@ fn a_part_of_many_peers_lost_at_once_is_kept_too() {
     let mut test = Test::new();
     test.at(0, &dual_stack(1, &[0, 1, 2, 3], &[]));
     let lost = dual_stack(2, &[0, 1, 2, 3], &[ipv6_block(1), ipv6_block(2)]);
-    let braked = test.brake.pass(&name(0), &lost, test.start + Duration::from_secs(1), true);
+    let braked = test.brake.pass(&test.limits, &name(0), &lost, test.start + Duration::from_secs(1), true);
     assert_eq!(braked.held, BTreeSet::from([name(1), name(2)]));
     for index in 1..=3 {
         assert_eq!(braked.snapshot.blocks_of(&name(index)).len(), 2);
@@ -180,7 +181,8 @@ fn a_part_of_many_peers_lost_at_once_is_kept_too() {
     let mut test = Test::new();
     test.at(0, &dual_stack(1, &[0, 1, 2, 3], &[]));
     let given_back = dual_stack(2, &[0, 1, 2, 3], &[ipv6_block(1)]);
-    let braked = test.brake.pass(&name(0), &given_back, test.start + Duration::from_secs(1), true);
+    let braked =
+        test.brake.pass(&test.limits, &name(0), &given_back, test.start + Duration::from_secs(1), true);
     assert_eq!((braked.held.len(), &braked.snapshot), (0, &given_back));
 }
 
@@ -189,7 +191,56 @@ fn a_slow_trickle_within_the_window_is_noticed() {
     let mut test = Test::new();
     test.at(0, &snapshot(1, &[0, 1, 2, 3]));
     assert_eq!(test.at(1, &snapshot(2, &[0, 1, 2])), [1, 2]);
-    assert_eq!(test.at(2, &snapshot(3, &[0, 1])), [1, 2], "the second of three within a moment");
+    assert_eq!(test.at(2, &snapshot(3, &[0, 1])), [1, 2, 3], "the second of three within a moment");
+    // Each for as long as it is away.
+    assert_eq!(test.at(11, &snapshot(4, &[0, 1])), [1, 2]);
+    assert_eq!(test.at(12, &snapshot(5, &[0, 1])), [1]);
+
+    let mut test = Test::new();
+    test.at(0, &snapshot(1, &[0, 1, 2, 3]));
+    assert_eq!(test.at(1, &snapshot(2, &[0, 1, 2])), [1, 2]);
+    assert_eq!(test.at(6, &snapshot(3, &[0, 1])), [1], "the window is over");
+}
+
+/// Share and number decide together, as configured; what is configured holds from the next pass on.
+#[test]
+fn the_share_is_the_configured_one() {
+    let all: Vec<u8> = (0..=8).collect();
+    for (share, at_least, gone, held) in [
+        (50, 2, 4, false),
+        (50, 2, 5, true),
+        (0, 2, 1, false),
+        (0, 2, 2, true),
+        (0, 1, 1, true),
+        (25, 4, 3, false),
+        (25, 4, 4, true),
+        (100, 1, 8, false),
+        (99, 1, 8, true),
+    ] {
+        let mut test = Test::new();
+        test.at(0, &snapshot(1, &all));
+        test.limits = Limits { share, at_least, ..test.limits };
+        let left: Vec<u8> = (0..=8 - gone).collect();
+        let believed = test.at(1, &snapshot(2, &left)).len();
+        assert_eq!(believed, if held { 8 } else { usize::from(8 - gone) }, "{share} % {at_least} {gone}");
+    }
+}
+
+#[test]
+fn the_times_are_the_configured_ones() {
+    let mut test = Test::new();
+    let seconds = Duration::from_secs;
+    test.limits = Limits { within: seconds(2), confirm_after: seconds(3), grace: seconds(6), ..test.limits };
+    test.at(0, &snapshot(1, &[0, 1, 2, 3]));
+    test.at(1, &snapshot(2, &[0, 3]));
+    assert_eq!(test.at(3, &snapshot(3, &[0, 3])), [1, 2, 3]);
+    assert_eq!(test.at(4, &snapshot(4, &[0, 3])), [3], "confirmed");
+    let mut test = Test { limits: test.limits, ..Test::new() };
+    test.at(0, &snapshot(1, &[0, 1, 2, 3]));
+    let lost = snapshot(2, &[0, 3]);
+    test.at(1, &lost);
+    assert_eq!(test.at(6, &lost), [1, 2, 3]);
+    assert_eq!(test.at(7, &lost), [3], "the grace time is over");
 }
 
 #[test]
@@ -201,36 +252,10 @@ fn a_block_taken_by_another_is_not_kept_for_the_former_holder() {
     let claim =
         Claim { block, holder: Some(name(3)), claimed_at: Timestamp::UNIX_EPOCH, unknown: BTreeMap::new() };
     taken.claims.insert(block, claim);
-    let braked = test.brake.pass(&name(0), &Arc::new(taken), test.start + Duration::from_secs(1), true);
+    let braked =
+        test.brake.pass(&test.limits, &name(0), &Arc::new(taken), test.start + Duration::from_secs(1), true);
     assert_eq!(braked.held.len(), 2);
     assert_eq!(braked.snapshot.claims[&block].holder, Some(name(3)));
-}
-
-#[test]
-fn after_a_start_the_kernel_tells_what_was_there() {
-    let nexthop = |last: u8| Nexthop {
-        gateway: Gateway { address: [192, 0, 2, last].into(), onlink: false },
-        link: "eth0".parse().unwrap(),
-    };
-    let mut found = State::default();
-    for index in 1..=4_u8 {
-        let id = NexthopId(u32::from(index));
-        found.nexthops.insert(id, nexthop(index));
-        let prefix = format!("10.244.{index}.0/24").parse().unwrap();
-        let route = Route { target: RouteTarget::Nexthop(id), source: None, mtu: None };
-        found.routes.insert(RouteKey { table: 254, prefix, metric: 1 }, route);
-    }
-    let mut wanted = found.clone();
-    assert_eq!(drops_too_many(BrakeLimits::default(), &wanted, &found), None);
-    for index in 2..=4 {
-        wanted.nexthops.remove(&NexthopId(index));
-    }
-    wanted.routes.retain(|_, route| route.target == RouteTarget::Nexthop(NexthopId(1)));
-    assert_eq!(drops_too_many(BrakeLimits::default(), &wanted, &found), Some((3, 4)));
-    assert_eq!(keep(&wanted, &found), found);
-    // What is wanted otherwise wins over what is found.
-    wanted.nexthops.insert(NexthopId(1), nexthop(99));
-    assert_eq!(keep(&wanted, &found).nexthops[&NexthopId(1)], nexthop(99));
 }
 
 proptest! {

@@ -244,7 +244,7 @@ async fn a_restart_on_an_empty_store_keeps_what_the_kernel_holds() {
     }
     let before = cluster.node("n1").kernel.state();
     cluster.store.empty();
-    cluster.nodes.get_mut("n1").unwrap().limits.brake.grace = Duration::from_secs(3);
+    cluster.node("n1").config.lock().unwrap().as_mut().unwrap().brake.grace = Duration::from_secs(3);
     cluster.start("n1");
     let node = cluster.node("n1");
     node.until_condition("PeersVanished").await;
@@ -267,6 +267,53 @@ async fn a_restart_on_an_empty_store_keeps_what_the_kernel_holds() {
     node.until_condition("PeersVanished").await;
     node.until_no_condition("PeersVanished").await;
     node.until("no peer", |_| node.kernel.state().nexthops.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_peer_alone_that_is_gone_at_a_start_is_kept_until_the_store_answers() {
+    let mut cluster = Cluster::of(&[N1, N3]).await;
+    for name in ["n1", "n3"] {
+        cluster.stop(name).await;
+    }
+    let before = cluster.node("n1").kernel.state();
+    cluster.store.remove_node(&"n3".parse().unwrap()).await.unwrap();
+    cluster.node("n1").store.set_health(Err("no such directory".to_owned()));
+    cluster.start("n1");
+    let node = cluster.node("n1");
+    node.until_condition("PeersVanished").await;
+    assert_eq!(node.kernel.state(), before);
+    let grace = node.config.lock().unwrap().as_ref().unwrap().brake.grace;
+    tokio::time::sleep(grace + Duration::from_millis(100)).await;
+    node.passes().await;
+    assert!(node.conditions().contains(&"PeersVanished".to_owned()), "the store has not answered yet");
+    assert_eq!(node.kernel.state(), before);
+    node.store.set_health(Ok(()));
+    node.until_no_condition("PeersVanished").await;
+    assert!(node.kernel.state().nexthops.is_empty());
+}
+
+#[tokio::test]
+async fn the_brake_is_set_while_the_agent_runs() {
+    for (share, held) in [(50, true), (100, false)] {
+        let mut cluster = Cluster::of(&[N1, N2, N3]).await;
+        cluster.stop("n2").await;
+        cluster.stop("n3").await;
+        let node = cluster.node("n1");
+        node.reconfigure(|config| config.brake.share = share);
+        node.passes().await;
+        cluster.store.pause();
+        for name in ["n2", "n3"] {
+            cluster.store.remove_node(&name.parse().unwrap()).await.unwrap();
+        }
+        cluster.store.resume();
+        let mut shown = false;
+        node.until("gone", |published| {
+            shown |= published.status.conditions.iter().any(|found| found.kind == "PeersVanished");
+            published.pairs.is_empty()
+        })
+        .await;
+        assert_eq!(shown, held, "{share} %");
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vxlan::fake::{Event, FakeKernel};
 
 use super::super::state_dir::StateDir;
-use super::super::{Agent, AgentError, AgentParts, BrakeLimits, Limits};
+use super::super::{Agent, AgentError, AgentParts, Limits};
 use super::fabric::Fabric;
 use crate::liveness::Liveness;
 use crate::plan::tests::config;
@@ -48,18 +48,19 @@ struct Running {
 /// Short times, so that nothing that is due makes a test wait.
 pub(super) fn limits() -> Limits {
     Limits {
-        brake: BrakeLimits {
-            share: 50,
-            at_least: 2,
-            window: Duration::from_secs(5),
-            confirm: Duration::from_millis(600),
-            grace: Duration::from_millis(1500),
-        },
         audit: Duration::from_secs(2),
         debounce: Duration::from_millis(2),
         underlay_grace: Duration::from_millis(500),
         session_patience: Duration::from_millis(300),
         retry: (Duration::from_millis(5), Duration::from_millis(50)),
+    }
+}
+
+fn brake() -> config::Brake {
+    config::Brake {
+        confirm_after: Duration::from_millis(600),
+        grace: Duration::from_millis(1500),
+        ..config::Brake::default()
     }
 }
 
@@ -81,7 +82,7 @@ impl Cluster {
 
     pub(super) fn add(&mut self, name: &str, addresses: &[&str]) {
         let state_dir = tempfile::tempdir().unwrap();
-        let config = Config { state_dir: state_dir.path().to_owned(), ..config(name) };
+        let config = Config { state_dir: state_dir.path().to_owned(), brake: brake(), ..config(name) };
         let node = Node {
             kernel: FakeKernel::node(addresses, 1500),
             store: self.store.another_view(),
