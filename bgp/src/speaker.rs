@@ -23,6 +23,7 @@ use self::core::{Core, Wanted};
 use self::publish::Publisher;
 pub use crate::rib::{Export, ImportFilter, ImportRule, LearnedRoute, PeerName, Refusal, Routes};
 pub use crate::session::{Role, SessionState};
+pub use crate::transport::ListenError;
 use crate::{Asn, Family, RouterId};
 
 /// Identity of this speaker and what holds for all its sessions.
@@ -124,8 +125,8 @@ pub struct MessageCounters {
 pub struct SpeakerStatus {
     /// By peer.
     pub peers: BTreeMap<PeerName, PeerStatus>,
-    /// Addresses that can't be listened on, with the system's error text; empty when all is well.
-    pub listen_errors: BTreeMap<SocketAddr, String>,
+    /// Addresses that can't be listened on, and why; empty when all is well.
+    pub listen_errors: BTreeMap<SocketAddr, ListenError>,
     /// Connections refused because no peer has that source address.
     pub unknown_connections: u64,
 }

@@ -30,7 +30,7 @@ pub(crate) enum Event {
     /// The address is listened on.
     Listening(SocketAddr),
     /// The address can't be listened on for now; it is tried again.
-    ListenFailed(SocketAddr, String),
+    ListenFailed(SocketAddr, ListenError),
     /// A connection that someone opened.
     Incoming(TcpStream, SocketAddr),
     /// The end of a connection attempt of ours, by its number.
@@ -41,6 +41,16 @@ pub(crate) enum Event {
     Closed(Conn),
     /// The system took what we sent.
     Sent(Conn),
+}
+
+/// Why an address can't be listened on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct ListenError {
+    /// Another program listens there (`EADDRINUSE`).
+    pub in_use: bool,
+    /// The system's text, and what it means.
+    pub text: String,
 }
 
 /// How long sent data may stay unacknowledged, or a closed window shut, before the connection is given up

@@ -390,7 +390,7 @@ mod tests {
             "x-pairway-reload",
             "examples",
         ];
-        const FORMATS: [&str; 17] = [
+        const FORMATS: [&str; 18] = [
             "address",
             "cidr",
             "device-prefix",
@@ -401,6 +401,7 @@ mod tests {
             "node-name",
             "path",
             "peer-name",
+            "percent",
             "router-id",
             "socket-address",
             "socket-path",

@@ -32,11 +32,13 @@ mod commands;
 mod conditions;
 mod counts;
 mod findings;
+mod name;
 mod parts;
 mod pass;
 mod present;
 mod publish;
 mod reconfigure;
+mod repairs;
 mod speaker;
 mod state_dir;
 mod underlay;
@@ -46,9 +48,11 @@ pub use parts::{AgentParts, KernelEvents, Limits};
 pub use speaker::{Bgp, StartBgp, real as real_bgp};
 pub use state_dir::{StateDir, StateDirError};
 
-use between::Between;
+use between::{Between, Deaf};
 use blocks::{Blocks, Keeper};
+use name::NameGate;
 use speaker::Running;
+use state_dir::Runs;
 use wait::Wake;
 
 /// An agent that can't start, or has to end.
@@ -81,13 +85,13 @@ pub struct Agent {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     health: watch::Receiver<Result<(), String>>,
     dataplane: DataplaneThread,
-    /// `None` once it has failed: then the audit alone finds what others change.
-    kernel_events: Option<Box<dyn KernelEvents>>,
+    kernel_events: Box<dyn KernelEvents>,
     bgp: Running,
     liveness: Liveness,
     troubles: Vec<watch::Receiver<Option<Condition>>>,
     limits: Limits,
     state_dir: StateDir,
+    runs: Runs,
     tasks: JoinSet<Task>,
     wanted_record: watch::Sender<Option<NodeRecord>>,
     blocks: watch::Receiver<Option<Blocks>>,
@@ -97,8 +101,8 @@ pub struct Agent {
     started_at: Timestamp,
     /// The speaker says at start that our forwarding state was kept.
     restarting: bool,
-    /// Until when native pairs found in the kernel may wait for their sessions.
-    hold_until: Instant,
+    /// Until when native pairs found in the kernel may wait for their sessions; begins with the first snapshot.
+    hold_until: Option<Instant>,
     state: Between,
 }
 
@@ -117,10 +121,10 @@ impl Agent {
         let name: NodeName = parts.config.node.name.parse()?;
         let state_dir = StateDir::lock(&parts.config.state_dir)?;
         let restarting = state_dir.ran_before();
+        let runs = state_dir.begin_run(Timestamp::now());
         let dataplane = DataplaneThread::start(parts.dataplane).map_err(AgentError::Thread)?;
         let (command_sender, commands) = mpsc::channel(16);
         let (published, seen) = watch::channel(Arc::default());
-        let now = Instant::now();
         let config = Arc::new(parts.config);
         let limits = parts.limits;
         let state = Between::new(&limits);
@@ -136,6 +140,7 @@ impl Agent {
             record: wanted,
             requests,
             blocks: blocks_sender,
+            gate: NameGate::new(runs.ids.clone(), limits.name_patience),
         };
         let mut tasks = JoinSet::new();
         spawn(&mut tasks, async {
@@ -143,7 +148,7 @@ impl Agent {
             Task::Keeper
         });
         let agent = Self {
-            hold_until: now + config.bgp.restart_time,
+            hold_until: None,
             snapshots: parts.store.snapshots(),
             health: parts.store.health(),
             name,
@@ -152,12 +157,13 @@ impl Agent {
             source: parts.source,
             store: parts.store,
             dataplane,
-            kernel_events: Some(parts.kernel_events),
+            kernel_events: parts.kernel_events,
             bgp: Running::new(parts.bgp),
             liveness: parts.liveness,
             troubles: parts.troubles,
             limits,
             state_dir,
+            runs,
             tasks,
             wanted_record,
             blocks,
@@ -204,10 +210,20 @@ impl Agent {
                     self.pass().await?;
                 }
                 Wake::Deaf(error) => {
-                    tracing::error!(%error, "the kernel's notifications have ended");
-                    self.kernel_events = None;
+                    let wait = self.state.deaf_backoff.failed();
+                    tracing::warn!(%error, again_in = ?wait, "the kernel's notifications can't be read");
+                    self.state.deaf =
+                        Some(Deaf { error: error.to_string(), again_at: Instant::now() + wait });
                     self.pass().await?;
                 }
+                Wake::Hearing => {
+                    tracing::info!("the kernel's notifications can be read again");
+                    self.state.deaf = None;
+                    self.state.deaf_backoff.succeeded();
+                    // What happened in between is unknown.
+                    self.pass().await?;
+                }
+                Wake::Dead(what) => return Err(AgentError::Task(what.to_owned())),
                 Wake::Ended(Ok(Task::Command)) => (),
                 Wake::Ended(Ok(Task::Keeper)) => {
                     return Err(AgentError::Task("the keeper of the blocks has stopped".to_owned()));

@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
 pub use self::commands::{FRESH, HEARTBEAT, delete_node, release_own};
 pub use self::conditions::Condition;
 use self::conditions::{NoBlock, block_lost, not_stored, renamed, unreadable};
+pub use self::own_record::NODE_NAME_TAKEN;
 use self::own_record::OwnRecord;
 use self::pass::{FAMILIES, Pass, is_ipv6};
 pub use self::pools::refused_changes;
@@ -197,6 +198,12 @@ impl ClaimKeeper {
                 })
             }
         }
+    }
+
+    /// Whether this node remembers blocks of its own: it has run under this name before.
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        !self.state.held.is_empty()
     }
 
     /// Claims of this node as it knows them, the oldest first.

@@ -25,9 +25,14 @@ use crate::reload::{self, ConfigSource};
 use crate::store::Store;
 use crate::store::file::{FileOptions, FileStore, UnfitDirectory};
 
+mod capabilities;
 mod kernel_events;
+mod namespace;
 
+pub use capabilities::NotPermitted;
 use kernel_events::Notifications;
+pub use namespace::NamespaceError;
+use namespace::NamespaceLock;
 
 /// `ifalias` of our devices: by it we know them again.
 pub const IFALIAS: &str = "pairway";
@@ -44,6 +49,12 @@ pub enum DaemonError {
     /// The kernel lacks what we build on.
     #[error(transparent)]
     OldKernel(#[from] KernelTooOld),
+    /// The process may not do what the agent is there for.
+    #[error(transparent)]
+    NotPermitted(#[from] NotPermitted),
+    /// Another agent runs in this network namespace.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     /// No netlink.
     #[error("can't talk to the kernel by netlink")]
     Netlink(#[source] io::Error),
@@ -97,6 +108,8 @@ pub async fn run(
     let mut beside = JoinSet::new();
     end_on_signals(&stop, &mut beside).map_err(DaemonError::Signals)?;
     let release = require_kernel()?;
+    capabilities::require(config.bgp.port)?;
+    beside.spawn(NamespaceLock::take()?.hold(stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), kernel = %release, "pairway starts");
 
     let store = open_store(&config.store).await?;

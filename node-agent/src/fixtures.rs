@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use node_agent::status::{
-    BgpNeighbor, Condition, Counters, Pair, PairUnderlay, Published, RefusedPrefix, RouteEntry, Status,
+    BgpNeighbor, Condition, Counters, Pair, PairUnderlay, Published, RefusedPrefix, RouteEntry, Severity,
+    Status,
 };
 
 /// Node `n1` with a native peer `n2` in two families and a peer `n3` behind a router.
@@ -38,6 +39,7 @@ fn status() -> Status {
             subject: "n3".to_owned(),
             message: "n3 has given no sign of life for 2 minutes; look whether its agent runs".to_owned(),
             since: "2026-11-21T10:00:00Z".to_owned(),
+            severity: Severity::Warning,
         }],
         revision: 42,
         underlay: map([("ipv4", "192.0.2.1/24".to_owned()), ("ipv6", "2001:db8::1/64".to_owned())]),
@@ -63,6 +65,7 @@ fn pairs() -> Vec<Pair> {
         underlay: PairUnderlay { local: "192.0.2.1".to_owned(), peer: "192.0.2.2".to_owned() },
         mtu: 1500,
         ready: true,
+        not_ready: None,
     };
     let native6 = Pair {
         family: "ipv6".to_owned(),
@@ -80,6 +83,7 @@ fn pairs() -> Vec<Pair> {
         underlay: PairUnderlay { local: "192.0.2.1".to_owned(), peer: "198.51.100.3".to_owned() },
         mtu: 1450,
         ready: false,
+        not_ready: Some("route 10.244.10.0/24 is missing in the kernel".to_owned()),
         ..native.clone()
     };
     vec![native, native6, tunnel]
@@ -174,6 +178,7 @@ fn counters() -> Counters {
             (("nexthop".to_owned(), "set".to_owned()), 1),
         ]),
         change_failures: map([("route", 1)]),
+        repairs: map([("route", 2), ("fdb", 1)]),
         flips: BTreeMap::from([(words(["vxlan", "native", "bgp"]), 2)]),
         objects_wanted: map([("route", 3), ("link", 1)]),
         conflicts: 1,

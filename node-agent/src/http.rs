@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::liveness::Liveness;
 use crate::metrics;
-use crate::status::{Condition, Published};
+use crate::status::{Condition, Published, Severity};
 
 pub(crate) mod server;
 
@@ -98,6 +98,7 @@ fn unbound(address: SocketAddr, error: &io::Error) -> Condition {
             BIND_AGAIN_AFTER.as_secs()
         ),
         since: crate::status::rfc3339(jiff::Timestamp::now()),
+        severity: Severity::of(kind),
     }
 }
 

@@ -210,6 +210,11 @@ fn kernel(published: &Published) -> Vec<Family> {
             "Changes of kernel objects that the kernel refused",
             by_label("kind", &counters.change_failures),
         ),
+        counter(
+            "pairway_kernel_repairs",
+            "Kernel objects of ours that somebody else had undone and that were put back",
+            by_label("kind", &counters.repairs),
+        ),
         gauge(
             "pairway_kernel_objects_wanted",
             "Kernel objects that the agent wants to exist",

@@ -125,8 +125,12 @@ pub struct NodeRecord {
     pub labels: BTreeMap<String, String>,
     /// Path kinds that it can receive: `native`, `vxlan`.
     pub capabilities: BTreeSet<String>,
-    /// Digest of what both ends of a pair must have in common (path policy, VNI, port, families, capabilities).
+    /// Digest of what both ends of a pair must have in common (path policy, VNI, port).
     pub common_digest: String,
+    /// Which run of an agent wrote it: when that run began, and a random part. Missing before version 0.1.
+    pub instance: Option<String>,
+    /// Where another agent runs that wants the name, as a note to the one who has it.
+    pub contender: Option<String>,
     /// Fields of newer versions, kept as they came.
     pub unknown: BTreeMap<String, serde_json::Value>,
 }

@@ -67,7 +67,8 @@ pub enum Evidence {
     Delivered,
     /// The peer restarts gracefully; what it had delivered is kept (RFC 4724).
     Restarting,
-    /// This agent has restarted and found the pair native in the kernel; the session has time to come back.
+    /// The pair was native before this agent restarted, or before an end moved to another address: the session has
+    /// time to come back.
     Held,
     /// The session is up and complete, without the peer's blocks among its routes.
     Missing,
@@ -97,7 +98,7 @@ pub enum Reason {
     Bgp,
     /// Native: kept while the peer restarts gracefully.
     BgpRestarting,
-    /// Native: kept after our own restart until the session is back.
+    /// Native: kept after our own restart, or after an end moved to another address, until the session is back.
     BgpHeld,
     /// Native: from the store, without BGP.
     Direct,
@@ -289,17 +290,12 @@ pub fn address(underlay: &Underlay, family: Family) -> Option<IpNet> {
 }
 
 /// A digest of what both ends of a pair must have in common. Ends that differ are shown, and use meanwhile a
-/// path that both can receive.
+/// path that both can receive. What an end *can* do (capabilities, families of its pools) is not part of it: each
+/// pair uses what both ends can, so that a version that can more changes nothing for the others.
 ///
 /// The text that is hashed is written out by hand: it must be the same in every version of the agent.
 #[must_use]
-pub fn common_digest(
-    policy: &Paths,
-    vni: u32,
-    port: u16,
-    families: &BTreeSet<Family>,
-    capabilities: &BTreeSet<String>,
-) -> String {
+pub fn common_digest(policy: &Paths, vni: u32, port: u16) -> String {
     let mut text = format!(
         "same={}\ncross={}\nfallback={}\nvni={vni}\nport={port}\n",
         use_word(policy.same_subnet),
@@ -311,12 +307,6 @@ pub fn common_digest(
         // The two selectors of a rule are unordered: so is what is hashed.
         sides.sort();
         text += &format!("rule={}|{}|{}\n", sides[0], sides[1], use_word(rule.use_));
-    }
-    for family in families {
-        text += &format!("family={family}\n");
-    }
-    for capability in capabilities {
-        text += &format!("capability={capability}\n");
     }
     let digest = Sha256::digest(text.as_bytes());
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
@@ -404,6 +394,12 @@ impl Ends<'_> {
             PathUse::None => Verdict { path: Path::None, reason: wish.reason, detail: wish.because.clone() },
             PathUse::Vxlan => match tunnel_underlay(self.a, self.b) {
                 Ok(_) => Verdict { path: Path::Vxlan, reason: wish.reason, detail: wish.because.clone() },
+                // What one end can't do is no other wish: they use what both can.
+                Err((Reason::Capability, why)) if self.native().is_ok() => Verdict {
+                    path: Path::Native,
+                    reason: Reason::Capability,
+                    detail: format!("{}, but {why}; native is what both can receive", wish.because),
+                },
                 Err((reason, detail)) => Verdict { path: Path::None, reason, detail },
             },
             PathUse::Direct => match self.native() {
@@ -432,9 +428,7 @@ impl Ends<'_> {
             Evidence::Restarting => {
                 native(Reason::BgpRestarting, "the BGP session restarts gracefully and its routes are kept")
             }
-            Evidence::Held => {
-                native(Reason::BgpHeld, "kept since before the restart until the BGP session is back")
-            }
+            Evidence::Held => native(Reason::BgpHeld, "kept as it was until the BGP session is back"),
             Evidence::Waiting => back(Reason::BgpWaiting, "the BGP session has not delivered yet"),
             Evidence::Down => back(Reason::BgpDown, "the BGP session is lost"),
             Evidence::Missing => {

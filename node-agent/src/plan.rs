@@ -12,6 +12,7 @@ use bgp::Family;
 use bgp::speaker::{Peer, PeerName, Routes, SpeakerStatus};
 use config::Config;
 use ipnet::IpNet;
+use tokio::time::Instant;
 use vxlan::{FdbKey, LinkName, NeighborKey, NexthopId, Observed, RouteKey, State};
 
 use crate::node::{Block, NodeName, NodeRecord, Snapshot};
@@ -56,6 +57,8 @@ pub struct World<'a> {
     pub learned: &'a Routes,
     /// What the last plan decided, empty after a start.
     pub memory: &'a Memory,
+    /// Now: some evidence holds for a while only.
+    pub now: Instant,
     /// The agent has started not long ago: a pair that is native in the kernel stays native until its session
     /// has delivered or has shown that it does not.
     pub holding: bool,
@@ -71,6 +74,21 @@ pub struct PairMemory {
     pub path: Path,
     /// Blocks that the session had delivered.
     pub delivered: BTreeSet<Block>,
+    /// Underlay addresses of the family, ours and the peer's.
+    pub ends: Option<(IpAddr, IpAddr)>,
+    /// Since when the session has not delivered blocks that were claimed while the pair was native.
+    pub growing_since: Option<Instant>,
+    /// An end has moved to another address: until when the session may take to come up there.
+    pub moved_until: Option<Instant>,
+}
+
+impl PairMemory {
+    /// When its evidence is to be looked at again, if nothing happens before.
+    #[must_use]
+    pub fn wake(&self) -> Option<Instant> {
+        let grown = self.growing_since.map(|since| since + evidence::GROWTH);
+        [grown, self.moved_until].into_iter().flatten().min()
+    }
 }
 
 /// What follows from a world.
@@ -136,14 +154,30 @@ impl Needs {
     /// Whether `present` holds all of it as `wanted` has it.
     #[must_use]
     pub fn met(&self, wanted: &State, present: &State) -> bool {
+        self.unmet(wanted, present).is_none()
+    }
+
+    /// The first of it that `present` does not hold as `wanted` has it.
+    #[must_use]
+    pub fn unmet(&self, wanted: &State, present: &State) -> Option<String> {
         fn same<K: Ord, V: PartialEq>(key: &K, wanted: &BTreeMap<K, V>, present: &BTreeMap<K, V>) -> bool {
             wanted.get(key).is_some_and(|value| present.get(key) == Some(value))
         }
-        self.link.iter().all(|key| same(key, &wanted.links, &present.links))
-            && self.neighbor.iter().all(|key| same(key, &wanted.neighbors, &present.neighbors))
-            && self.fdb.iter().all(|key| same(key, &wanted.fdb, &present.fdb))
-            && self.nexthop.iter().all(|key| same(key, &wanted.nexthops, &present.nexthops))
-            && self.routes.iter().all(|key| same(key, &wanted.routes, &present.routes))
+        if let Some(link) = self.link.iter().find(|key| !same(*key, &wanted.links, &present.links)) {
+            return Some(format!("device {link}"));
+        }
+        if let Some(key) = self.neighbor.iter().find(|key| !same(*key, &wanted.neighbors, &present.neighbors))
+        {
+            return Some(format!("neighbour {} dev {}", key.address, key.link));
+        }
+        if let Some(key) = self.fdb.iter().find(|key| !same(*key, &wanted.fdb, &present.fdb)) {
+            return Some(format!("forwarding entry {} dev {}", key.mac, key.link));
+        }
+        if let Some(id) = self.nexthop.iter().find(|key| !same(*key, &wanted.nexthops, &present.nexthops)) {
+            return Some(format!("nexthop {}", id.0));
+        }
+        let route = self.routes.iter().find(|key| !same(*key, &wanted.routes, &present.routes));
+        route.map(|key| format!("route {} table {}", key.prefix, key.table))
     }
 }
 
@@ -206,7 +240,6 @@ pub fn families(config: &Config) -> BTreeSet<Family> {
 #[must_use]
 pub fn own_record(name: &NodeName, config: &Config, local: &Local) -> NodeRecord {
     let underlay = local.underlay();
-    let capabilities = path::capabilities();
     NodeRecord {
         name: name.clone(),
         underlay,
@@ -216,14 +249,10 @@ pub fn own_record(name: &NodeName, config: &Config, local: &Local) -> NodeRecord
         vni: config.vxlan.vni,
         vxlan_port: config.vxlan.port,
         labels: config.node.labels.clone(),
-        common_digest: path::common_digest(
-            &config.paths,
-            config.vxlan.vni,
-            config.vxlan.port,
-            &families(config),
-            &capabilities,
-        ),
-        capabilities,
+        common_digest: path::common_digest(&config.paths, config.vxlan.vni, config.vxlan.port),
+        capabilities: path::capabilities(),
+        instance: None,
+        contender: None,
         unknown: BTreeMap::new(),
     }
 }
@@ -239,14 +268,14 @@ fn pairs(world: &World<'_>, cluster: &Cluster) -> (Vec<PairPlan>, Memory) {
             if blocks.is_empty() && !has_block {
                 continue;
             }
-            let (evidence, delivered) = evidence::evidence(world, cluster, name, family);
+            let seen = evidence::evidence(world, cluster, name, family);
             let ends = (
                 End { record: &cluster.own.record, has_block },
                 End { record: &peer.record, has_block: !blocks.is_empty() },
             );
-            let decision = path::decide(ends.0, ends.1, family, &world.config.paths, evidence);
+            let decision = path::decide(ends.0, ends.1, family, &world.config.paths, seen.evidence);
             let (own, other) = (&cluster.own.record, &peer.record);
-            memory.insert((name.clone(), family), PairMemory { path: decision.path, delivered });
+            memory.insert((name.clone(), family), seen.memory(decision.path));
             pairs.push(PairPlan {
                 peer: name.clone(),
                 family,

@@ -77,6 +77,54 @@ pub struct Condition {
     pub message: String,
     /// Since when, RFC 3339.
     pub since: String,
+    /// Whether this node is as it should be all the same.
+    #[serde(default)]
+    pub severity: Severity,
+}
+
+/// How bad a condition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Severity {
+    /// This node is not as it should be: `pairway status` exits with 1.
+    #[default]
+    Error,
+    /// This node does what it should; something else needs a look.
+    Warning,
+}
+
+impl Severity {
+    /// Conditions of others, and of what is yet to come.
+    const WARNINGS: [&str; 13] = [
+        "BgpSessionDown",
+        "HolderUnknown",
+        "HostPrefix",
+        "PeerUnreachable",
+        "PeersVanished",
+        "PolicyDiffers",
+        "PrefixRefused",
+        "RecordProblem",
+        "StateDirUnwritable",
+        "StateNotSaved",
+        "StateUnreadable",
+        "UnderlayAddressDuplicate",
+        "UnderlayInPool",
+    ];
+
+    /// The severity of a kind of condition.
+    #[must_use]
+    pub fn of(kind: &str) -> Self {
+        if Self::WARNINGS.contains(&kind) { Self::Warning } else { Self::Error }
+    }
+
+    /// As programs read it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
 }
 
 /// An entry of `pairway pairs -o json`.
@@ -103,8 +151,11 @@ pub struct Pair {
     pub underlay: PairUnderlay,
     /// Largest pod packet in bytes that the path carries.
     pub mtu: u32,
-    /// The kernel holds everything that the path needs.
+    /// The kernel holds everything that the path needs, and nothing of others comes before it.
     pub ready: bool,
+    /// Why it is not ready, as a sentence; missing when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
 }
 
 /// Underlay addresses of a pair, without prefix length.
@@ -199,6 +250,8 @@ pub struct Counters {
     pub changes: BTreeMap<(String, String), u64>,
     /// Kernel changes refused by the kernel, by kind of object.
     pub change_failures: BTreeMap<String, u64>,
+    /// Kernel objects that somebody else had undone and that were put back, by kind of object.
+    pub repairs: BTreeMap<String, u64>,
     /// Path flips by from, to and reason.
     pub flips: BTreeMap<(String, String, String), u64>,
     /// Kernel objects wanted, by kind.

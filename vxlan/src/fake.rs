@@ -20,7 +20,8 @@ use crate::diff::Change;
 use crate::effects;
 use crate::reconcile::{ApplyError, Dataplane, ObserveError};
 use crate::state::{
-    InstalledRoute, Interface, InterfaceAddress, LinkName, Mac, NexthopId, Observed, RouteKey, State, VxlanId,
+    Forwarding, InstalledRoute, Interface, InterfaceAddress, LinkName, Mac, NexthopId, Observed, RouteKey,
+    State, VxlanId,
 };
 use world::World;
 
@@ -361,6 +362,11 @@ impl FakeKernel {
     /// Sets `net.ipv4.conf.all.rp_filter`.
     pub fn set_rp_filter_all(&self, value: u8) {
         self.by_others(format!("rp_filter of all: {value}"), |world| world.rp_filter_all = value);
+    }
+
+    /// Sets whether packets are forwarded.
+    pub fn set_forwarding(&self, forwarding: Forwarding) {
+        self.by_others(format!("forwarding: {forwarding:?}"), |world| world.forwarding = forwarding);
     }
 
     /// Adds a default route over a device.

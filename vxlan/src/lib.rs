@@ -21,7 +21,7 @@ mod watched;
 pub use diff::{Change, Conflict, Diff, diff};
 pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Report, reconcile};
 pub use state::{
-    Address, FdbKey, Gateway, InstalledRoute, Interface, InterfaceAddress, LinkName, LinkNameError, Mac,
-    Marks, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget, Rule, State, Vni,
-    VxlanId, VxlanLink,
+    Address, FdbKey, Forwarding, Gateway, InstalledRoute, Interface, InterfaceAddress, LinkName,
+    LinkNameError, Mac, Marks, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget, Rule,
+    State, Vni, VxlanId, VxlanLink,
 };

@@ -294,6 +294,17 @@ pub struct Observed {
     pub default_routes: Vec<InstalledRoute>,
     /// `net.ipv4.conf.all.rp_filter`.
     pub rp_filter_all: u8,
+    /// Whether the kernel forwards packets.
+    pub forwarding: Forwarding,
+}
+
+/// Whether the kernel forwards packets, by family; `None` if it has no such family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// `net.ipv4.ip_forward`.
+    pub ipv4: Option<bool>,
+    /// `net.ipv6.conf.all.forwarding`.
+    pub ipv6: Option<bool>,
 }
 
 /// A route as the kernel holds it, with what an operator needs to find its owner.

@@ -15,7 +15,7 @@ use super::publish::Publisher;
 use super::{Peer, PeerName, Shutdown, SpeakerConfig, SpeakerStatus};
 use crate::rib::Rib;
 use crate::session::{Input, Stop};
-use crate::transport::{Event, FLUSH_TIME, LINGER_TIME, listen};
+use crate::transport::{Event, FLUSH_TIME, LINGER_TIME, ListenError, listen};
 
 /// Events of all sockets that may wait; readers pause when there are more.
 const EVENTS: usize = 256;
@@ -41,7 +41,7 @@ pub(super) struct Core {
     /// Whom an incoming connection belongs to.
     by_address: BTreeMap<IpAddr, PeerName>,
     own: Arc<BTreeSet<IpNet>>,
-    listen_errors: BTreeMap<SocketAddr, String>,
+    listen_errors: BTreeMap<SocketAddr, ListenError>,
     unknown_connections: u64,
     /// We have restarted and say so until then at the latest (RFC 4724 §4.1).
     restarting: Option<Instant>,
@@ -155,7 +155,7 @@ impl Core {
                 world.status_changed = true;
             }
             Event::ListenFailed(address, error) => {
-                tracing::warn!(%address, error, "can't listen; trying again every second");
+                tracing::warn!(%address, %error, "can't listen; trying again every second");
                 self.listen_errors.insert(address, error);
                 world.status_changed = true;
             }

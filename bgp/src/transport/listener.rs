@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::Event;
+use super::{Event, ListenError};
 
 /// Connections that may wait for us: all peers of a node at once. With a short backlog a herd of sessions takes
 /// minutes, as refused peers retry at the pace of the kernel's SYN timer.
@@ -30,11 +30,11 @@ pub(crate) async fn listen(address: SocketAddr, events: mpsc::Sender<Event>) {
                 return accept(&listener, address, &events).await;
             }
             Err(error) => {
-                let text = explain(&error);
+                let error = explain(&error);
                 // Said on change only.
-                if reported.as_ref() != Some(&text) {
-                    reported = Some(text.clone());
-                    if events.send(Event::ListenFailed(address, text)).await.is_err() {
+                if reported.as_ref() != Some(&error) {
+                    reported = Some(error.clone());
+                    if events.send(Event::ListenFailed(address, error)).await.is_err() {
                         return;
                     }
                 }
@@ -84,14 +84,37 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-fn explain(error: &io::Error) -> String {
-    let hints = [
-        (io::ErrorKind::AddrInUse, "another program listens there, perhaps a BGP speaker"),
-        (io::ErrorKind::AddrNotAvailable, "this machine does not have the address"),
-        (io::ErrorKind::PermissionDenied, "a port below 1024 needs CAP_NET_BIND_SERVICE"),
-    ];
-    match hints.into_iter().find(|(kind, _)| *kind == error.kind()) {
-        Some((_, hint)) => format!("{error}: {hint}"),
-        None => error.to_string(),
+fn explain(error: &io::Error) -> ListenError {
+    let kind = error.kind();
+    let hint = if kind == io::ErrorKind::AddrInUse {
+        Some("another program listens there, perhaps a BGP speaker")
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        Some("this machine does not have the address")
+    } else if error.raw_os_error() == Some(EACCES) {
+        // Not EPERM, which is of the same kind: a security module's refusal is another matter.
+        Some("a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE")
+    } else {
+        None
+    };
+    ListenError {
+        in_use: kind == io::ErrorKind::AddrInUse,
+        text: hint.map_or_else(|| error.to_string(), |hint| format!("{error}: {hint}")),
+    }
+}
+
+/// Permission denied (`asm-generic/errno-base.h`).
+const EACCES: i32 = 13;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_capability_is_named_where_it_is_what_is_missing() {
+        for (errno, capability) in [(EACCES, true), (1, false), (98, false), (99, false), (24, false)] {
+            let error = explain(&io::Error::from_raw_os_error(errno));
+            assert_eq!(error.text.contains("CAP_NET_BIND_SERVICE"), capability, "{error}");
+            assert_eq!(error.in_use, errno == 98);
+        }
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bgp::Family;
 use bgp::speaker::SpeakerStatus;
 use tokio::time::Instant;
-use vxlan::State;
+use vxlan::{InstalledRoute, State};
 
 use super::backoff::Backoff;
 use super::brake::{Brake, StartBrake};
 use super::conditions::Conditions;
 use super::parts::Limits;
+use super::repairs::Repairs;
 use crate::node::NodeName;
 use crate::plan::{Finding, Memory, Plan};
 use crate::status::Counters;
@@ -26,9 +27,12 @@ pub(super) struct Between {
     pub(super) waiting: BTreeMap<(NodeName, Family), Instant>,
     pub(super) brake: Brake,
     pub(super) start_brake: StartBrake,
+    pub(super) repairs: Repairs,
     pub(super) memory: Memory,
     pub(super) plan: Option<Plan>,
     pub(super) present: State,
+    /// Routes of others to pods.
+    pub(super) rivals: Vec<InstalledRoute>,
     pub(super) sessions: Arc<SpeakerStatus>,
     pub(super) revision: u64,
     pub(super) conditions: Conditions,
@@ -41,6 +45,9 @@ pub(super) struct Between {
     pub(super) marked: bool,
     pub(super) not_ready: Vec<String>,
     pub(super) backoff: Backoff,
+    /// While the kernel's notifications can't be read: then the audit alone finds what others change.
+    pub(super) deaf: Option<Deaf>,
+    pub(super) deaf_backoff: Backoff,
     pub(super) wakes: Vec<Instant>,
 }
 
@@ -53,9 +60,11 @@ impl Between {
             waiting: BTreeMap::new(),
             brake: Brake::default(),
             start_brake: StartBrake::default(),
+            repairs: Repairs::default(),
             memory: Memory::new(),
             plan: None,
             present: State::default(),
+            rivals: Vec::new(),
             sessions: Arc::default(),
             revision: 0,
             conditions: Conditions::default(),
@@ -67,9 +76,19 @@ impl Between {
             marked: false,
             not_ready: vec!["starting".to_owned()],
             backoff: Backoff::new(limits.retry.0, limits.retry.1),
+            deaf: None,
+            deaf_backoff: Backoff::new(limits.retry.0, limits.retry.1),
             wakes: Vec::new(),
         }
     }
+}
+
+/// The kernel's notifications can't be read.
+#[derive(Debug)]
+pub(super) struct Deaf {
+    pub(super) error: String,
+    /// When it is tried again.
+    pub(super) again_at: Instant,
 }
 
 /// What a pass came to.

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::name::NameGate;
 use crate::claims::{ClaimKeeper, Claims, HEARTBEAT};
 use crate::node::{Block, NodeName, NodeRecord, Snapshot};
 use crate::plan::Finding;
@@ -25,6 +26,8 @@ pub(super) struct Blocks {
     pub held: Vec<Block>,
     /// What an operator should know.
     pub findings: BTreeSet<Finding>,
+    /// Another agent has this node's name: nothing else is known, and nothing is to be touched.
+    pub name_taken: bool,
 }
 
 /// One more block per family, or one from this pool.
@@ -43,6 +46,7 @@ pub(super) struct Keeper {
     pub record: watch::Receiver<Option<NodeRecord>>,
     pub requests: mpsc::Receiver<Request>,
     pub blocks: watch::Sender<Option<Blocks>>,
+    pub gate: NameGate,
 }
 
 impl Keeper {
@@ -60,6 +64,21 @@ impl Keeper {
             let snapshot = snapshots.borrow_and_update().clone();
             if let (Some(record), Some(snapshot)) = (&record, &snapshot) {
                 let store = self.store.as_ref();
+                if let Some(taken) = self.gate.look(store, record, claims.remembers(), snapshot).await {
+                    if let Some(Request { answer, .. }) = request.take() {
+                        drop(answer.send(Err(name_taken(&taken.finding.message))));
+                    }
+                    wake = Instant::now() + taken.again_in;
+                    self.show(Blocks {
+                        held: Vec::new(),
+                        findings: [taken.finding].into(),
+                        name_taken: true,
+                    });
+                    if self.wait(&mut snapshots, &mut request, wake).await {
+                        continue;
+                    }
+                    return;
+                }
                 if let Some(Request { pool, answer }) = request.take() {
                     let more =
                         claims.claim_more(store, &config, record, snapshot, pool, Timestamp::now()).await;
@@ -85,17 +104,28 @@ impl Keeper {
                     drop(answer.send(Err(not_yet(snapshot.is_some()))));
                 }
             }
-            // Every arm only receives.
-            tokio::select! {
-                Ok(()) = snapshots.changed() => (),
-                Ok(()) = self.config.changed() => (),
-                changed = self.record.changed() => if changed.is_err() { return },
-                next = self.requests.recv() => match next {
-                    Some(next) => request = Some(next),
-                    None => return,
-                },
-                () = sleep_until(wake) => (),
+            if !self.wait(&mut snapshots, &mut request, wake).await {
+                return;
             }
+        }
+    }
+
+    /// Waits for a reason to look again. `false`: nobody listens any more. Every arm only receives.
+    async fn wait(
+        &mut self,
+        snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>,
+        request: &mut Option<Request>,
+        wake: Instant,
+    ) -> bool {
+        tokio::select! {
+            Ok(()) = snapshots.changed() => true,
+            Ok(()) = self.config.changed() => true,
+            changed = self.record.changed() => changed.is_ok(),
+            next = self.requests.recv() => {
+                *request = next;
+                request.is_some()
+            }
+            () = sleep_until(wake) => true,
         }
     }
 
@@ -112,12 +142,24 @@ impl Keeper {
                 format!("can't give a sign of life, other nodes may take this one for gone: {problem}"),
             ));
         }
-        let new = Some(Blocks { held: claims.blocks(), findings });
+        self.show(Blocks { held: claims.blocks(), findings, name_taken: false });
+    }
+
+    fn show(&self, blocks: Blocks) {
+        let new = Some(blocks);
         self.blocks.send_if_modified(|old| {
             let changed = *old != new;
             *old = new;
             changed
         });
+    }
+}
+
+fn name_taken(message: &str) -> CommandError {
+    CommandError {
+        code: "not-ready".to_owned(),
+        message: message.to_owned(),
+        hint: "give one of the two another node.name".to_owned(),
     }
 }
 
@@ -134,7 +176,7 @@ fn not_yet(listed: bool) -> CommandError {
 /// Whether the store holds the record as wanted; unknown fields are not ours to compare.
 pub(super) fn stands(record: &NodeRecord, snapshot: &Snapshot) -> bool {
     snapshot.nodes.get(&record.name).is_some_and(|stored| {
-        let stored = NodeRecord { unknown: record.unknown.clone(), ..stored.clone() };
+        let stored = NodeRecord { unknown: record.unknown.clone(), contender: None, ..stored.clone() };
         stored == *record
     })
 }

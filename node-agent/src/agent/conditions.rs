@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::plan::Finding;
-use crate::status::{Condition, rfc3339};
+use crate::status::{Condition, Severity, rfc3339};
+
+/// Kind of the condition of a configuration that is not taken over.
+pub(super) const CONFIG_REFUSED: &str = "ConfigRefused";
 
 /// Remembers since when each condition holds, and logs what comes and goes.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
-    since: BTreeMap<(String, String), Timestamp>,
+    since: BTreeMap<(String, String, String), Timestamp>,
 }
 
 impl Conditions {
@@ -19,13 +22,16 @@ impl Conditions {
         let mut since = BTreeMap::new();
         let mut conditions = Vec::new();
         for Finding { kind, subject, message } in findings {
-            let key = (kind.to_owned(), subject);
+            // Another file that is refused is another matter; elsewhere the words may change with a number in them.
+            let text = if kind == CONFIG_REFUSED { message.clone() } else { String::new() };
+            let key = (kind.to_owned(), subject, text);
             let begun = self.since.get(&key).copied();
             if begun.is_none() && !since.contains_key(&key) {
                 tracing::warn!(condition = key.0, subject = key.1, "{message}");
             }
             let begun = begun.unwrap_or(now);
             conditions.push(Condition {
+                severity: Severity::of(kind),
                 kind: key.0.clone(),
                 subject: key.1.clone(),
                 message,
@@ -33,7 +39,7 @@ impl Conditions {
             });
             since.insert(key, begun);
         }
-        for (kind, subject) in self.since.keys().filter(|key| !since.contains_key(*key)) {
+        for (kind, subject, _) in self.since.keys().filter(|key| !since.contains_key(*key)) {
             tracing::info!(condition = kind, subject, "over");
         }
         self.since = since;
@@ -44,6 +50,18 @@ impl Conditions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_refusal_begins_anew() {
+        let mut conditions = Conditions::default();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let findings = |message: &str| BTreeSet::from([Finding::new("ConfigRefused", "", message)]);
+        conditions.update(findings("line 3"), at(10));
+        assert_eq!(conditions.update(findings("line 3"), at(20))[0].since, "1970-01-01T00:00:10Z");
+        let other = conditions.update(findings("line 7"), at(30));
+        assert_eq!((other.len(), other[0].since.as_str()), (1, "1970-01-01T00:00:30Z"));
+        assert_eq!(other[0].severity, Severity::Error);
+    }
 
     #[test]
     fn a_condition_keeps_its_beginning_until_it_ends() {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use bgp::Family;
 use tokio::time::Instant;
+use vxlan::Observed;
 
 use super::Agent;
-use crate::node::Snapshot;
+use crate::node::{Block, Snapshot};
 use crate::path::{Path, Reason};
 use crate::plan::{Finding, Plan};
 use crate::status::STORE_UNAVAILABLE;
@@ -27,15 +29,42 @@ impl Agent {
         health.is_ok()
     }
 
+    /// Whether the kernel forwards packets of the families that this node has blocks of.
+    pub(super) fn forwarding_findings(&mut self, observed: &Observed, held: &[Block]) {
+        let families = [
+            (Family::Ipv4, observed.forwarding.ipv4, "net.ipv4.ip_forward=1", ""),
+            (
+                Family::Ipv6,
+                observed.forwarding.ipv6,
+                "net.ipv6.conf.all.forwarding=1",
+                " (where the default route comes from router advertisements, set accept_ra=2 on that interface first, or the route goes)",
+            ),
+        ];
+        for (family, forwards, setting, first) in families {
+            if forwards == Some(false) && held.iter().any(|block| Family::of(block.net()) == family) {
+                self.state.findings.insert(Finding::new(
+                    "ForwardingDisabled",
+                    family,
+                    format!("the kernel does not forward {family}: packets between pods of this node and other nodes are dropped; `sysctl -w {setting}` turns it on, a file in /etc/sysctl.d keeps it{first}"),
+                ));
+            }
+        }
+    }
+
     /// What the plan found, and the sessions and paths that do not come up.
     pub(super) fn plan_findings(&mut self, plan: &Plan, now: Instant) {
         let findings = &mut self.state.findings;
         findings.extend(plan.findings.iter().cloned());
         for (address, error) in &self.state.sessions.listen_errors {
+            let (kind, advice) = if error.in_use {
+                ("BgpPortInUse", "; set bgp.port or bgp.listen if another speaker has the port")
+            } else {
+                ("BgpNotListening", "")
+            };
             findings.insert(Finding::new(
-                "BgpPortInUse",
+                kind,
                 address,
-                format!("can't listen on {address} ({error}): sessions that this node opens and tunnels go on; set bgp.port or bgp.listen if another speaker has the port"),
+                format!("can't listen on {address} ({error}): sessions that this node opens and tunnels go on, those that others open do not come up{advice}"),
             ));
         }
         let mut waiting = BTreeMap::new();

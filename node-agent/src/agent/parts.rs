@@ -43,7 +43,8 @@ pub struct AgentParts {
 pub trait KernelEvents: Send {
     /// Prefixes for which routes of others matter.
     fn watch(&mut self, prefixes: Vec<IpNet>);
-    /// Waits for a change. Cancel-safe.
+    /// Waits for a change. Cancel-safe. After an error the next call tries to listen anew, and succeeds at once if
+    /// it can: what happened in between is unknown.
     async fn changed(&mut self) -> io::Result<()>;
 }
 
@@ -68,6 +69,8 @@ pub struct Limits {
     pub underlay_grace: Duration,
     /// A session that has not come up for so long is reported.
     pub session_patience: Duration,
+    /// Another agent of our name that gives no sign of life for so long is gone.
+    pub name_patience: Duration,
     /// First and longest wait after a failure.
     pub retry: (Duration, Duration),
 }
@@ -79,6 +82,7 @@ impl Default for Limits {
             debounce: Duration::from_millis(20),
             underlay_grace: Duration::from_secs(30),
             session_patience: Duration::from_secs(30),
+            name_patience: Duration::from_secs(60),
             retry: (Duration::from_millis(250), Duration::from_secs(30)),
         }
     }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use vxlan::{Observed, State};
+use vxlan::{Observed, Report, State};
 
 use super::between::Outcome;
 use super::brake::Held;
+use super::repairs::{self, Before};
 use super::{Agent, blocks, present, speaker};
 use crate::dataplane::Gone;
 use crate::node::{NodeName, Snapshot};
-use crate::plan::{self, Finding, Plan, World};
+use crate::plan::{self, Finding, PairMemory, Plan, World};
 use crate::telemetry::chain;
 
 impl Agent {
@@ -34,22 +35,28 @@ impl Agent {
 
     async fn look_and_act(&mut self, now: Instant) -> Result<Outcome, Gone> {
         let mut outcome = Outcome::default();
+        if let Some(problem) = &self.runs.problem {
+            self.state.findings.insert(Finding::new(
+                "StateDirUnwritable",
+                "runs",
+                format!("can't write into stateDir ({problem}): with another address this agent would not know its own record again after a restart, and wait a minute"),
+            ));
+        }
         let snapshot = self.snapshots.borrow_and_update().clone();
         let answering = self.store_findings(snapshot.as_deref());
         let nothing = Snapshot::default();
         let watched = plan::watched(&self.config, snapshot.as_deref().unwrap_or(&nothing));
-        match &mut self.kernel_events {
-            Some(events) => events.watch(watched.clone()),
-            None => {
-                self.state.findings.insert(Finding::new(
-                    "KernelEventsLost",
-                    "",
-                    format!(
-                        "the kernel's notifications can't be read any more: what others change is repaired only every {} s until the agent is restarted",
-                        self.limits.audit.as_secs()
-                    ),
-                ));
-            }
+        self.kernel_events.watch(watched.clone());
+        if let Some(deaf) = &self.state.deaf {
+            self.state.findings.insert(Finding::new(
+                "KernelEventsLost",
+                "",
+                format!(
+                    "the kernel's notifications can't be read ({}): what others change is repaired only every {} s until they can; it is tried again and again",
+                    deaf.error,
+                    self.limits.audit.as_secs()
+                ),
+            ));
         }
         let observed = match self.dataplane.observe(watched).await? {
             Ok(observed) => Arc::new(observed),
@@ -67,7 +74,8 @@ impl Agent {
         if !underlay_stands {
             outcome = outcome.not_ready("underlay");
         }
-        let own = plan::own_record(&self.name, &self.config, &self.state.local);
+        let mut own = plan::own_record(&self.name, &self.config, &self.state.local);
+        own.instance = self.runs.ids.first().cloned();
         if !self.state.local.is_empty() {
             self.wanted_record.send_if_modified(|wanted| {
                 let changed = wanted.as_ref() != Some(&own);
@@ -84,6 +92,9 @@ impl Agent {
             return Ok(outcome.not_ready("no-block"));
         };
         self.state.findings.extend(blocks.findings);
+        if blocks.name_taken {
+            return Ok(outcome.not_ready("name"));
+        }
         if blocks.held.is_empty() {
             outcome = outcome.not_ready("no-block");
         }
@@ -101,9 +112,11 @@ impl Agent {
             // Never known since the start: nothing can be planned, and nothing is removed.
             return Ok(outcome);
         }
-        let holding = now < self.hold_until;
+        // Sessions have their time from now on: before, nobody knew whom to have them with.
+        let hold_until = *self.hold_until.get_or_insert(now + self.config.bgp.restart_time);
+        let holding = now < hold_until;
         if holding {
-            self.state.wakes.push(self.hold_until);
+            self.state.wakes.push(hold_until);
         }
         let (sessions, learned) = self.bgp.learned();
         let plan = plan::plan(&World {
@@ -116,19 +129,27 @@ impl Agent {
             sessions: &sessions,
             learned: &learned,
             memory: &self.state.memory,
+            now,
             holding,
         });
         self.state.sessions = sessions;
-        if self.bgp.ensure(speaker::identity(&self.config, &own, self.restarting)).await {
-            self.hold_until = Instant::now() + self.config.bgp.restart_time;
+        if self.bgp.ensure(speaker::identity(&self.config, &own, self.restarting)) {
+            self.hold_until = Some(now + self.config.bgp.restart_time);
+            // The sessions are others now than those that were planned with.
+            self.state.wakes.push(now);
         }
         self.bgp.tell(&plan.peers, &plan.announce);
         self.plan_findings(&plan, now);
         self.count_flips(&plan);
         self.state.memory.clone_from(&plan.memory);
+        let wakes = plan.memory.values().filter_map(PairMemory::wake).filter(|wake| *wake > now);
+        self.state.wakes.extend(wakes);
+        self.state.rivals.clone_from(&observed.foreign_routes);
+        self.forwarding_findings(&observed, &blocks.held);
         if underlay_stands {
             outcome = self.program(observed, &plan, answering, now, outcome).await?;
         } else {
+            self.state.repairs.forget();
             self.state.present = observed.ours.clone();
         }
         self.state.plan = Some(plan);
@@ -151,6 +172,22 @@ impl Agent {
         started.state
     }
 
+    /// Counts and logs what was undone by others, and looks out for who does it again and again.
+    fn note_repairs(&mut self, plan: &Plan, observed: &Observed, report: &Report, now: Instant) {
+        let state = &mut self.state;
+        let before =
+            state.plan.as_ref().map(|last| Before { wanted: &last.dataplane, present: &state.present });
+        let (found, wanted, audit) = (&observed.ours, &plan.dataplane, self.limits.audit);
+        let repaired = state.repairs.note(before, found, wanted, report, now, audit);
+        repairs::log(&repaired);
+        for change in repaired {
+            let (object, _) = present::kind(change);
+            *state.counters.repairs.entry(object.to_owned()).or_default() += 1;
+        }
+        state.findings.extend(state.repairs.findings(observed));
+        state.wakes.extend(state.repairs.wakes(now, audit));
+    }
+
     /// Brings the kernel to the plan.
     async fn program(
         &mut self,
@@ -170,7 +207,9 @@ impl Agent {
                 ),
             ));
         }
+        let wanted = self.state.repairs.restrain(wanted, &observed.ours, now);
         let report = self.dataplane.reconcile(Arc::clone(&observed), wanted).await?;
+        self.note_repairs(plan, &observed, &report, now);
         self.state.present = present::present(&observed.ours, &report.applied);
         self.count_changes(&report, plan);
         for conflict in &report.conflicts {
@@ -187,6 +226,16 @@ impl Agent {
             .collect();
         for failure in failures.iter().filter(|failure| !self.state.failures.contains(failure)) {
             tracing::warn!("{failure}");
+        }
+        if let Some(first) = failures.first() {
+            self.state.findings.insert(Finding::new(
+                "KernelRefused",
+                "",
+                format!(
+                    "the kernel refuses {} of the changes that are needed, the first: {first}; they are tried again, `pairway status` lists them",
+                    failures.len()
+                ),
+            ));
         }
         self.state.failures = failures;
         self.state.applied = self.state.failures.is_empty();

@@ -6,6 +6,7 @@ use bgp::Family;
 use jiff::Timestamp;
 
 use super::Agent;
+use super::conditions::CONFIG_REFUSED;
 use crate::plan::Finding;
 use crate::status::{Published, Status, rfc3339};
 
@@ -17,7 +18,7 @@ impl Agent {
         let sessions = self.bgp.peek();
         let mut findings = self.state.findings.clone();
         if let Some(refused) = &self.state.refused_config {
-            findings.insert(Finding::new("ConfigRefused", "", refused.as_str()));
+            findings.insert(Finding::new(CONFIG_REFUSED, "", refused.as_str()));
         }
         let mut conditions = self.state.conditions.update(findings, Timestamp::now());
         for trouble in &mut self.troubles {
@@ -63,7 +64,7 @@ impl Agent {
             pairs: state
                 .plan
                 .as_ref()
-                .map(|plan| tables::pairs(&self.name, plan, &state.present))
+                .map(|plan| tables::pairs(&self.name, plan, &state.present, &state.rivals))
                 .unwrap_or_default(),
             routes: state.plan.as_ref().map(|plan| tables::routes(plan, &state.present)).unwrap_or_default(),
             neighbors: state.plan.as_ref().map(|plan| tables::neighbors(plan, &sessions)).unwrap_or_default(),

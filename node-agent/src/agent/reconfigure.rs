@@ -33,11 +33,6 @@ impl Agent {
                 }
             },
         };
-        if let Some(refused) = &refused
-            && self.state.refused_config.as_ref() != Some(refused)
-        {
-            tracing::error!("{refused}");
-        }
         self.state.refused_config = refused;
     }
 }

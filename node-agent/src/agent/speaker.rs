@@ -10,6 +10,7 @@ use bgp::{Asn, RouterId};
 use config::Config;
 use ipnet::IpNet;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::node::NodeRecord;
 
@@ -62,46 +63,70 @@ impl Bgp for Speaker {
 pub(super) struct Running {
     start: StartBgp,
     speaker: Option<(SpeakerConfig, Box<dyn Bgp>)>,
+    /// A former one that says its last words.
+    ending: JoinSet<()>,
+    /// Who comes after it.
+    next: Option<SpeakerConfig>,
     /// What it was told last.
     told: Option<(BTreeMap<PeerName, Peer>, BTreeSet<IpNet>)>,
     routes: watch::Receiver<Arc<Routes>>,
     status: watch::Receiver<Arc<SpeakerStatus>>,
     /// Ends of channels that nothing is sent on: what is seen while no speaker runs.
-    _none: (watch::Sender<Arc<Routes>>, watch::Sender<Arc<SpeakerStatus>>),
+    none: (watch::Sender<Arc<Routes>>, watch::Sender<Arc<SpeakerStatus>>),
 }
 
 impl Running {
     pub(super) fn new(start: StartBgp) -> Self {
         let (no_routes, routes) = watch::channel(Arc::default());
         let (no_status, status) = watch::channel(Arc::default());
-        Self { start, speaker: None, told: None, routes, status, _none: (no_routes, no_status) }
+        Self {
+            start,
+            speaker: None,
+            ending: JoinSet::new(),
+            next: None,
+            told: None,
+            routes,
+            status,
+            none: (no_routes, no_status),
+        }
     }
 
-    /// Starts the speaker, or starts it anew if its identity has changed: its peers see a Cease then (RFC 4486 §4,
-    /// other configuration change). True if only its hold time has: it then comes back as one whose forwarding
-    /// state is kept, and the sessions have the restart time to come back before a pair leaves its native path.
-    pub(super) async fn ensure(&mut self, wanted: SpeakerConfig) -> bool {
+    /// Starts the speaker, or has it start anew if its identity has changed. True if it starts anew: it then comes back
+    /// as one whose forwarding state is kept, and the sessions have the restart time to come back before a pair leaves
+    /// its native path. Never waits: the next one starts when the former one has said its last words.
+    pub(super) fn ensure(&mut self, wanted: SpeakerConfig) -> bool {
+        if !self.ending.is_empty() {
+            self.next = Some(SpeakerConfig { restarting: true, ..wanted });
+            return false;
+        }
         if let Some((current, _)) = &self.speaker {
             // How the process began is no part of the identity.
             if (SpeakerConfig { restarting: current.restarting, ..wanted.clone() }) == *current {
                 return false;
             }
         }
-        let mut wanted = wanted;
-        let mut comes_back = false;
-        if let Some((current, speaker)) = self.speaker.take() {
-            tracing::info!("the BGP speaker starts anew with its changed configuration");
-            let identity = SpeakerConfig { hold_time: wanted.hold_time, ..current };
-            comes_back = SpeakerConfig { restarting: identity.restarting, ..wanted.clone() } == identity;
-            speaker.shutdown(Shutdown::Cease(6)).await;
-            wanted.restarting = comes_back;
-        }
+        let Some((current, speaker)) = self.speaker.take() else {
+            self.start(wanted);
+            return false;
+        };
+        tracing::info!("the BGP speaker starts anew with its changed configuration");
+        // A new hold time is told with a Cease (RFC 4486 §4, other configuration change). One who moves to another
+        // address goes silently: peers keep its routes until the store tells them where it is.
+        let stays = (&current.listen, current.router_id) == (&wanted.listen, wanted.router_id);
+        let how = if stays { Shutdown::Cease(6) } else { Shutdown::Silent };
+        self.routes = self.none.0.subscribe();
+        self.status = self.none.1.subscribe();
+        self.ending.spawn(speaker.shutdown(how));
+        self.next = Some(SpeakerConfig { restarting: true, ..wanted });
+        true
+    }
+
+    fn start(&mut self, wanted: SpeakerConfig) {
         self.told = None;
         let speaker = (self.start)(wanted.clone());
         self.routes = speaker.routes();
         self.status = speaker.status();
         self.speaker = Some((wanted, speaker));
-        comes_back
     }
 
     pub(super) fn tell(&mut self, peers: &BTreeMap<PeerName, Peer>, announce: &BTreeSet<IpNet>) {
@@ -128,13 +153,18 @@ impl Running {
         Arc::clone(&self.status.borrow())
     }
 
-    /// Waits for news. Cancel-safe: what has been seen is marked in `learned` only. A speaker that has ended sends
-    /// no news: then this waits for ever.
+    /// Waits for news. Cancel-safe: what has been seen is marked in `learned` only, and a speaker that has ended is
+    /// followed by the next in the same step.
     pub(super) async fn changed(&mut self) -> News {
         tokio::select! {
-            Ok(()) = self.routes.changed() => News::Routes,
-            Ok(()) = self.status.changed() => News::Status,
-            else => std::future::pending().await,
+            Some(_) = self.ending.join_next() => {
+                if let Some(next) = self.next.take().filter(|_| self.ending.is_empty()) {
+                    self.start(next);
+                }
+                News::Started
+            }
+            changed = self.routes.changed() => if changed.is_ok() { News::Routes } else { News::Dead },
+            changed = self.status.changed() => if changed.is_ok() { News::Status } else { News::Dead },
         }
     }
 
@@ -142,6 +172,7 @@ impl Running {
         if let Some((_, speaker)) = self.speaker.take() {
             speaker.shutdown(how).await;
         }
+        while self.ending.join_next().await.is_some() {}
     }
 }
 
@@ -150,6 +181,10 @@ impl Running {
 pub(super) enum News {
     Routes,
     Status,
+    /// The next speaker has been started.
+    Started,
+    /// The speaker has died.
+    Dead,
 }
 
 /// Identity of the speaker.

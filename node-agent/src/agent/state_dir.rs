@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use vxlan::{Observed, State};
 
@@ -14,6 +15,15 @@ use crate::{claims, originals};
 pub struct StateDir {
     path: PathBuf,
     _lock: Flock<File>,
+}
+
+/// Runs of agents with this state directory.
+#[derive(Debug)]
+pub(super) struct Runs {
+    /// Their identifiers, this run's first.
+    pub(super) ids: Vec<String>,
+    /// Why they could not be written down.
+    pub(super) problem: Option<String>,
 }
 
 /// The state directory can't be used.
@@ -44,6 +54,11 @@ pub enum StateDirError {
 
 const LOCK: &str = "agent.lock";
 const RAN_IN_BOOT: &str = "ran-in-boot";
+const RUNS: &str = "runs";
+/// So many runs are remembered: a crash between writing here and publishing the record must not make us a stranger.
+const MOST_RUNS: usize = 64;
+/// Random with every look.
+const RANDOM_ID: &str = "/proc/sys/kernel/random/uuid";
 /// Changes with every boot of the machine.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -87,7 +102,7 @@ impl StateDir {
     /// A file of ours can't be removed.
     pub fn remove(self) -> Result<(), StateDirError> {
         let unusable = |source| StateDirError::Unusable { path: self.path.clone(), source };
-        for file in [RAN_IN_BOOT, originals::FILE_NAME, claims::FILE_NAME, LOCK] {
+        for file in [RAN_IN_BOOT, RUNS, originals::FILE_NAME, claims::FILE_NAME, LOCK] {
             match fs::remove_file(self.path.join(file)) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(unusable(source)),
                 Ok(()) | Err(_) => (),
@@ -122,6 +137,33 @@ impl StateDir {
             return false;
         };
         then.trim() == now.trim()
+    }
+
+    /// Gives this run an identifier and remembers it. Identifiers of later runs are greater.
+    #[must_use]
+    pub(super) fn begin_run(&self, now: Timestamp) -> Runs {
+        let path = self.path.join(RUNS);
+        let former = fs::read_to_string(&path).unwrap_or_default();
+        let random = fs::read_to_string(RANDOM_ID).unwrap_or_default();
+        let random = random.split('-').next().filter(|text| !text.is_empty()).unwrap_or("0").to_owned();
+        let id = format!("{}-{random}", now.strftime("%Y%m%dT%H%M%S%3fZ"));
+        let former = former.lines().map(str::trim).filter(|line| !line.is_empty() && line.len() <= 64);
+        let ids: Vec<String> = [id].into_iter().chain(former.map(str::to_owned)).take(MOST_RUNS).collect();
+        let written = tempfile::NamedTempFile::new_in(&self.path)
+            .and_then(|mut file| {
+                file.write_all(
+                    (ids.join(
+                        "
+",
+                    ) + "
+")
+                    .as_bytes(),
+                )?;
+                file.as_file().sync_all()?;
+                Ok(file)
+            })
+            .and_then(|file| file.persist(&path).map_err(|error| error.error));
+        Runs { ids, problem: written.err().map(|error| error.to_string()) }
     }
 
     /// Remembers that the kernel has been programmed in this boot.
@@ -165,6 +207,25 @@ mod tests {
         assert!(state.ran_before());
         fs::write(folder.path().join(RAN_IN_BOOT), "another boot\n").unwrap();
         assert!(!state.ran_before());
+    }
+
+    #[test]
+    fn each_run_has_a_greater_identifier_and_the_former_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(folder.path()).unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let first = state.begin_run(at(1_000_000_000));
+        assert_eq!((first.ids.len(), &first.problem), (1, &None));
+        assert!(first.ids[0].starts_with("20010909T014640000Z-"), "{:?}", first.ids);
+        let second = state.begin_run(at(1_000_000_001));
+        assert_eq!(second.ids[1..], first.ids);
+        assert!(second.ids[0] > first.ids[0]);
+        for second in 2..200 {
+            drop(state.begin_run(at(1_000_000_000 + second)));
+        }
+        assert_eq!(state.begin_run(at(1_000_001_000)).ids.len(), MOST_RUNS);
+        fs::write(folder.path().join(RUNS), [0xff, 0xfe]).unwrap();
+        assert_eq!(state.begin_run(at(1_000_002_000)).ids.len(), 1);
     }
 
     #[test]

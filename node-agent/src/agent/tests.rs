@@ -4,6 +4,7 @@ mod fabric;
 mod harness;
 
 mod faults;
+mod names;
 mod paths;
 mod reload;
 mod restart;

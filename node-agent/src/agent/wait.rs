@@ -18,7 +18,12 @@ pub(super) enum Wake {
     Publish,
     Command(Command),
     Config,
+    /// The kernel's notifications can't be read.
     Deaf(io::Error),
+    /// They can again.
+    Hearing,
+    /// A part that the agent can't do without has died.
+    Dead(&'static str),
     Ended(Result<Task, tokio::task::JoinError>),
 }
 
@@ -37,10 +42,10 @@ impl Agent {
                 }
             };
             let kernel_event = async {
-                match &mut self.kernel_events {
-                    Some(events) => events.changed().await,
-                    None => std::future::pending().await,
+                if let Some(deaf) = &self.state.deaf {
+                    sleep_until(deaf.again_at).await;
                 }
+                self.kernel_events.changed().await
             };
             let trouble = any_changed(&mut self.troubles);
             tokio::select! {
@@ -52,13 +57,15 @@ impl Agent {
                 Ok(()) = self.snapshots.changed() => Wake::Pass,
                 Ok(()) = self.blocks.changed() => Wake::Pass,
                 changed = kernel_event => match changed {
+                    Ok(()) if self.state.deaf.is_some() => Wake::Hearing,
                     Ok(()) => Wake::Pass,
                     Err(error) => Wake::Deaf(error),
                 },
                 Ok(()) = self.health.changed() => Wake::Pass,
                 () = trouble => Wake::Publish,
                 news = self.bgp.changed() => match news {
-                    News::Routes => Wake::Pass,
+                    News::Routes | News::Started => Wake::Pass,
+                    News::Dead => Wake::Dead("the BGP speaker has stopped"),
                     News::Status => {
                         let status = self.bgp.peek();
                         let same = speaker::gist(&status) == speaker::gist(&self.state.sessions);

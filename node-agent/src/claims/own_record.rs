@@ -17,6 +17,9 @@ const OVERWRITE_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 /// They are reported for this long after the last time.
 const OVERWRITE_MEMORY: SignedDuration = SignedDuration::from_secs(60);
 
+/// Kind of the condition that two agents have one name.
+pub const NODE_NAME_TAKEN: &str = "NodeNameTaken";
+
 /// What became of our record.
 #[derive(Debug, Default)]
 pub(super) struct OwnRecord {
@@ -24,6 +27,8 @@ pub(super) struct OwnRecord {
     /// A snapshot has shown it since.
     shown: bool,
     overwritten: Option<(u32, Timestamp)>,
+    /// Where another agent of this name is, and when we learned of it last.
+    contender: Option<(String, Timestamp)>,
     failure: Option<String>,
 }
 
@@ -65,6 +70,9 @@ impl OwnRecord {
             return false;
         }
         let Some(since_published) = since_published else { return true };
+        if self.shown && self.is_contended(record, shown, now) {
+            return true;
+        }
         if !self.shown {
             return since_published >= LAG;
         }
@@ -86,6 +94,24 @@ impl OwnRecord {
         true
     }
 
+    /// Another agent has left a note, or has begun after us and written its own record over ours. `true`: to be
+    /// answered at once, which is how it learns that we live.
+    fn is_contended(&mut self, record: &NodeRecord, shown: Option<&NodeRecord>, now: Timestamp) -> bool {
+        let Some(shown) = shown else { return false };
+        if let Some(contender) = &shown.contender {
+            self.contender = Some((contender.clone(), now));
+            return true;
+        }
+        // A backup holds runs of the past only.
+        if shown.instance > record.instance && record.instance.is_some() {
+            let underlay = shown.underlay;
+            let address = underlay.ipv4.map(|net| net.addr().to_string());
+            let address = address.or_else(|| underlay.ipv6.map(|net| net.addr().to_string()));
+            self.contender = Some((address.unwrap_or_else(|| "an unknown address".to_owned()), now));
+        }
+        false
+    }
+
     pub(super) fn conditions(&self, record: &NodeRecord, now: Timestamp) -> Vec<Condition> {
         let mut conditions = Vec::new();
         if let Some(failure) = &self.failure {
@@ -95,12 +121,23 @@ impl OwnRecord {
                 message: format!("other nodes don't learn of changes of this node: {failure}"),
             });
         }
-        if let Some((times, last)) = self.overwritten
+        if let Some((address, last)) = &self.contender
+            && now.duration_since(*last) < OVERWRITE_MEMORY
+        {
+            conditions.push(Condition {
+                kind: NODE_NAME_TAKEN,
+                subject: record.name.to_string(),
+                message: format!(
+                    "another agent, at {address}, wants to run under the name {} too; give one of them another node.name",
+                    record.name
+                ),
+            });
+        } else if let Some((times, last)) = self.overwritten
             && times >= 2
             && now.duration_since(last) < OVERWRITE_MEMORY
         {
             conditions.push(Condition {
-                kind: "NodeNameTaken",
+                kind: NODE_NAME_TAKEN,
                 subject: record.name.to_string(),
                 message: format!(
                     "another agent runs under the name {} and overwrites its record; give one of them another node.name",

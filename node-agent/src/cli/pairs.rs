@@ -66,7 +66,11 @@ fn text(pairs: &[Pair], long: bool, width: Option<u16>) -> String {
     let rows = pairs.iter().map(|pair| {
         let [peer, family, path, predicted, reason, mtu, ready, blocks] = short(pair);
         let underlay = format!("{} - {}", pair.underlay.local, pair.underlay.peer);
-        [peer, family, path, predicted, reason, mtu, ready, blocks, underlay, pair.detail.clone()]
+        let detail = match &pair.not_ready {
+            Some(why) if *why != pair.detail => format!("{}; not ready: {why}", pair.detail),
+            Some(_) | None => pair.detail.clone(),
+        };
+        [peer, family, path, predicted, reason, mtu, ready, blocks, underlay, detail]
     });
     let header = [peer, family, path, predicted, reason, mtu, ready, blocks, "UNDERLAY", "DETAIL"];
     table(header, rows, width)
@@ -93,7 +97,7 @@ mod tests {
             PEER  FAMILY  PATH    PREDICTED  REASON        MTU   READY  BLOCKS             UNDERLAY                   DETAIL
             n2    ipv4    native  native     bgp           1500  yes    10.244.2.0/24      192.0.2.1 - 192.0.2.2      same subnet; n2 announces its blocks over BGP
             n2    ipv6    native  native     bgp           1500  yes    fd10:244:0:2::/64  2001:db8::1 - 2001:db8::2  same subnet; n2 announces its blocks over BGP
-            n3    ipv4    vxlan   vxlan      cross-subnet  1450  no     10.244.10.0/24     192.0.2.1 - 198.51.100.3   192.0.2.1/24 and 198.51.100.3/24 share no subnet
+            n3    ipv4    vxlan   vxlan      cross-subnet  1450  no     10.244.10.0/24     192.0.2.1 - 198.51.100.3   192.0.2.1/24 and 198.51.100.3/24 share no subnet; not ready: route 10.244.10.0/24 is missing in the kernel
         "#]].assert_eq(&text(&pairs, true, None));
     }
 

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::output::{Exit, Failure, Format, Printed};
 use super::table::{printable, table, terminal_width, yes};
-use crate::status::Status;
+use crate::status::{Severity, Status};
 
 pub(super) async fn show(client: &Client, format: Format) -> Result<Printed, Failure> {
     let status: Status = client.get("/v1/status").await?;
@@ -11,9 +11,10 @@ pub(super) async fn show(client: &Client, format: Format) -> Result<Printed, Fai
     Ok(printed.exit(exit(&status)))
 }
 
-/// A condition is something that an operator should know, so a script should stop at it too.
+/// A script stops where this node is not as it should be; a warning is for people.
 fn exit(status: &Status) -> Exit {
-    if status.ready && status.conditions.is_empty() { Exit::Well } else { Exit::Finding }
+    let wrong = status.conditions.iter().any(|condition| condition.severity == Severity::Error);
+    if status.ready && !wrong { Exit::Well } else { Exit::Finding }
 }
 
 fn text(status: &Status, width: Option<u16>) -> String {
@@ -51,13 +52,14 @@ fn text(status: &Status, width: Option<u16>) -> String {
         let rows = status.conditions.iter().map(|condition| {
             [
                 condition.kind.clone(),
+                condition.severity.as_str().to_owned(),
                 condition.subject.clone(),
                 condition.since.clone(),
                 condition.message.clone(),
             ]
         });
         text.push('\n');
-        text.push_str(&table(["CONDITION", "SUBJECT", "SINCE", "MESSAGE"], rows, width));
+        text.push_str(&table(["CONDITION", "SEVERITY", "SUBJECT", "SINCE", "MESSAGE"], rows, width));
     }
     if !status.failures.is_empty() {
         text.push_str("\nRefused by the kernel:\n");
@@ -94,11 +96,14 @@ mod tests {
             Version   0.1.0
             Started   2026-11-21T09:00:00Z
 
-            CONDITION        SUBJECT  SINCE                 MESSAGE
-            PeerUnreachable  n3       2026-11-21T10:00:00Z  n3 has given no sign of life for 2 minutes; look whether its agent runs
+            CONDITION        SEVERITY  SUBJECT  SINCE                 MESSAGE
+            PeerUnreachable  warning   n3       2026-11-21T10:00:00Z  n3 has given no sign of life for 2 minutes; look whether its agent runs
         "#]].assert_eq(&text(&status, None));
+        assert_eq!(exit(&status), Exit::Well, "a warning");
+        assert_eq!(exit(&Status { ready: false, ..status.clone() }), Exit::Finding);
+        let mut status = status;
+        status.conditions[0].severity = Severity::Error;
         assert_eq!(exit(&status), Exit::Finding);
-        assert_eq!(exit(&Status { conditions: Vec::new(), ..status }), Exit::Well);
     }
 
     #[test]

@@ -26,6 +26,8 @@ fn a_node_with_pairs_sessions_and_trouble() {
         pairway_kernel_changes_total{kind="nexthop",operation="set"} 1
         pairway_kernel_changes_total{kind="route",operation="add"} 3
         pairway_kernel_change_failures_total{kind="route"} 1
+        pairway_kernel_repairs_total{kind="fdb"} 1
+        pairway_kernel_repairs_total{kind="route"} 2
         pairway_kernel_objects_wanted{kind="link"} 1
         pairway_kernel_objects_wanted{kind="route"} 3
         pairway_kernel_conflicts 1

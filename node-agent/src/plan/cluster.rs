@@ -146,7 +146,7 @@ impl Cluster {
                     "PolicyDiffers",
                     name,
                     format!(
-                        "{name} is configured differently (paths, vxlan or families of pools): the pair uses a path that both can receive until the files are the same"
+                        "{name} is configured differently (`paths` or `vxlan`): the pair uses a path that both can receive until the files are the same"
                     ),
                 ));
             }

@@ -1,24 +1,53 @@
 //! What a pair's BGP session has shown.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use bgp::Family;
 use bgp::speaker::SessionState;
+use tokio::time::Instant;
 
-use super::World;
 use super::cluster::Cluster;
+use super::{PairMemory, World};
 use crate::node::{Block, NodeName};
 use crate::path::{self, Evidence, Path};
 
-/// The evidence for a pair, and the blocks that the session has delivered.
-pub(super) fn evidence(
-    world: &World<'_>,
-    cluster: &Cluster,
-    name: &NodeName,
-    family: Family,
-) -> (Evidence, BTreeSet<Block>) {
-    let Some(peer) = cluster.peers.get(name) else { return (Evidence::Waiting, BTreeSet::new()) };
-    let blocks = peer.blocks_of(family);
+/// A block is in the store before it is in BGP, by a moment; one that does not come within this time is not announced.
+pub(super) const GROWTH: Duration = Duration::from_secs(15);
+
+/// What the session of a pair that was native may take to come up where an end has moved to.
+const MOVE: Duration = Duration::from_secs(15);
+
+/// What is to be seen of a pair.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) evidence: Evidence,
+    delivered: BTreeSet<Block>,
+    ends: Option<(IpAddr, IpAddr)>,
+    growing_since: Option<Instant>,
+    moved_until: Option<Instant>,
+}
+
+impl Seen {
+    /// What the next plan should know of it.
+    pub(super) fn memory(self, path: Path) -> PairMemory {
+        let Self { delivered, ends, growing_since, moved_until, .. } = self;
+        // Only a native pair has something to lose.
+        let native = path == Path::Native;
+        PairMemory {
+            path,
+            delivered,
+            ends,
+            growing_since: growing_since.filter(|_| native),
+            moved_until: moved_until.filter(|_| native),
+        }
+    }
+}
+
+/// The evidence for a pair.
+pub(super) fn evidence(world: &World<'_>, cluster: &Cluster, name: &NodeName, family: Family) -> Seen {
+    let blocks = cluster.peers.get(name).map_or_else(Vec::new, |peer| peer.blocks_of(family));
     let delivered: BTreeSet<Block> = blocks
         .iter()
         .copied()
@@ -35,20 +64,33 @@ pub(super) fn evidence(
         Some(memory) => memory.path == Path::Native,
         None => native_in_kernel(world, cluster, name, family),
     };
+    let ends = ends(world, cluster, name, family);
+    let moved_until = memory.filter(|_| was_native).and_then(|memory| {
+        let moved = memory.ends.is_some() && ends.is_some() && memory.ends != ends;
+        if moved { Some(world.now + MOVE) } else { memory.moved_until.filter(|until| world.now < *until) }
+    });
     let complete = delivered.len() == blocks.len();
     // A block that was claimed a moment ago is in the store before it is in BGP: a pair that is native stays
     // native meanwhile. One that had been delivered and is no more has been withdrawn.
-    let growing = was_native
-        && !delivered.is_empty()
-        && memory.is_some_and(|memory| {
-            memory.delivered.iter().all(|block| delivered.contains(block) || !blocks.contains(block))
-        });
-    let held = was_native && world.holding;
-    let evidence = match world.sessions.peers.get(name.as_str()) {
-        None if held => Evidence::Held,
-        None => Evidence::Waiting,
+    let growing_since = memory
+        .filter(|memory| {
+            let kept =
+                memory.delivered.iter().all(|block| delivered.contains(block) || !blocks.contains(block));
+            was_native && !complete && !delivered.is_empty() && kept
+        })
+        .map(|memory| memory.growing_since.unwrap_or(world.now));
+    let growing = growing_since.is_some_and(|since| world.now < since + GROWTH);
+    let held = was_native && (world.holding || moved_until.is_some());
+    let evidence = shown(world, name, family, complete || growing, held);
+    Seen { evidence, delivered, ends, growing_since, moved_until }
+}
+
+/// What the session shows. `delivered`: all that it should bring is there; `held`: a native path may wait for it.
+fn shown(world: &World<'_>, name: &NodeName, family: Family, delivered: bool, held: bool) -> Evidence {
+    let session = world.sessions.peers.get(name.as_str());
+    match session {
         Some(session) if session.restarting => {
-            if complete || growing {
+            if delivered {
                 Evidence::Restarting
             } else if held {
                 Evidence::Held
@@ -60,7 +102,7 @@ pub(super) fn evidence(
             let finished = session.end_of_rib.contains(&family);
             if !session.families.contains(&family) {
                 Evidence::NotNegotiated
-            } else if complete || growing {
+            } else if delivered {
                 Evidence::Delivered
             } else if finished {
                 Evidence::Missing
@@ -70,16 +112,17 @@ pub(super) fn evidence(
                 Evidence::Waiting
             }
         }
-        Some(session) if session.established_count == 0 => {
-            if held {
-                Evidence::Held
-            } else {
-                Evidence::Waiting
-            }
-        }
-        Some(_) => Evidence::Down,
-    };
-    (evidence, delivered)
+        Some(session) if session.established_count > 0 => Evidence::Down,
+        Some(_) | None if held => Evidence::Held,
+        Some(_) | None => Evidence::Waiting,
+    }
+}
+
+/// Underlay addresses of both ends, ours first.
+fn ends(world: &World<'_>, cluster: &Cluster, name: &NodeName, family: Family) -> Option<(IpAddr, IpAddr)> {
+    let own = world.local.of(family)?.address.addr();
+    let peer = cluster.peers.get(name)?;
+    Some((own, path::address(&peer.record.underlay, family)?.addr()))
 }
 
 /// Whether our nexthop object for the peer leads to its underlay address at this moment: the decision of an

@@ -83,6 +83,7 @@ pub(crate) struct Scene {
     pub learned: Routes,
     pub memory: Memory,
     pub holding: bool,
+    pub now: Instant,
     held: Vec<Block>,
 }
 
@@ -99,6 +100,7 @@ impl Scene {
             learned: Routes::default(),
             memory: Memory::new(),
             holding: false,
+            now: Instant::now(),
             held: Vec::new(),
         };
         for net in words.map(|word| word.parse::<IpNet>().unwrap()) {
@@ -195,6 +197,7 @@ impl Scene {
             sessions: &self.sessions,
             learned: &self.learned,
             memory: &self.memory,
+            now: self.now,
             holding: self.holding,
         })
     }
@@ -420,7 +423,20 @@ fn a_block_claimed_a_moment_ago_rides_along() {
     scene.step();
     scene.claim("10.244.9.0/24".parse().unwrap(), &name("n2"));
     assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
-    // But a pair that is not native yet waits for all of them.
+    let wake = scene.memory[&(name("n2"), Family::Ipv4)].wake().unwrap();
+    scene.now = wake - Duration::from_millis(1);
+    assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
+    // But not for ever: what is never announced must not be sent there.
+    scene.now = wake;
+    let late = scene.plan();
+    assert_eq!(late.pairs[0].decision.reason, Reason::BgpNoRoute);
+    assert_eq!(late.memory[&(name("n2"), Family::Ipv4)].wake(), None);
+    // Delivered in time, the next one has its own time.
+    scene.learn("n2", "10.244.9.0/24", "192.0.2.2");
+    scene.step();
+    scene.claim("10.244.10.0/24".parse().unwrap(), &name("n2"));
+    assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
+    // And a pair that is not native yet waits for all of them.
     scene.memory.clear();
     assert_eq!(scene.plan().pairs[0].decision.reason, Reason::BgpNoRoute);
 }
@@ -451,6 +467,42 @@ fn after_a_restart_native_pairs_stand_until_the_session_speaks() {
     scene.memory.clear();
     scene.observed.ours = State::default();
     assert_eq!(scene.plan().pairs[0].decision.reason, Reason::BgpWaiting);
+}
+
+#[test]
+fn a_native_pair_stays_native_while_an_end_moves() {
+    for own in [false, true] {
+        let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
+        scene.established("n2", &["10.244.2.0/24"]);
+        scene.step();
+        if own {
+            let moved = LocalAddress {
+                address: "192.0.2.77/24".parse().unwrap(),
+                ..scene.local.ipv4.clone().unwrap()
+            };
+            scene.local.ipv4 = Some(moved);
+        } else {
+            scene.add("n2 192.0.2.88/24 10.244.2.0/24");
+        }
+        // The session that was is shown for a moment more, then it is gone.
+        assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
+        scene.learned.routes.clear();
+        scene.sessions.peers.clear();
+        let plan = scene.step();
+        assert_eq!(plan.pairs[0].decision.reason, Reason::BgpHeld);
+        let gateways: Vec<_> =
+            plan.dataplane.nexthops.values().map(|n| n.gateway.address.to_string()).collect();
+        assert_eq!(gateways, [if own { "192.0.2.2" } else { "192.0.2.88" }]);
+        let until = scene.memory[&(name("n2"), Family::Ipv4)].wake().unwrap();
+        let mut late = scene.plan();
+        assert_eq!(late.pairs[0].decision.reason, Reason::BgpHeld);
+        scene.now = until;
+        late = scene.plan();
+        assert_eq!(late.pairs[0].decision.reason, Reason::BgpWaiting, "no session comes up there");
+        // Into another subnet it goes at once.
+        scene.add("n2 198.51.100.2/24 10.244.2.0/24");
+        assert_eq!(scene.plan().pairs[0].decision.reason, Reason::CrossSubnet);
+    }
 }
 
 #[test]

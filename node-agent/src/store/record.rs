@@ -89,6 +89,8 @@ impl Encoding {
             labels: record.labels.clone(),
             capabilities: record.capabilities.clone(),
             common_digest: record.common_digest.clone(),
+            instance: record.instance.clone(),
+            contender: record.contender.clone(),
             unknown: BTreeMap::new(),
         };
         let kept =
@@ -168,7 +170,7 @@ fn unknown(mut fields: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
 }
 
 /// Known fields that are left out when they are empty: an unknown field must not come back under their name.
-const RESERVED: [&str; 3] = ["underlayIpv4", "underlayIpv6", "holder"];
+const RESERVED: [&str; 5] = ["underlayIpv4", "underlayIpv6", "holder", "instance", "contender"];
 
 /// The record of the node that the record's name means.
 pub fn node(name: &NodeName, bytes: &[u8]) -> Result<Decoded<NodeRecord>, RecordError> {
@@ -198,6 +200,8 @@ pub fn node(name: &NodeName, bytes: &[u8]) -> Result<Decoded<NodeRecord>, Record
         labels: dto.labels,
         capabilities: dto.capabilities,
         common_digest: dto.common_digest,
+        instance: dto.instance.as_deref().map(short),
+        contender: dto.contender.as_deref().map(short),
         unknown: unknown(dto.unknown),
     };
     Ok(Decoded { record, newer })
@@ -263,6 +267,10 @@ struct NodeDto {
     capabilities: BTreeSet<String>,
     #[serde(default)]
     common_digest: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    contender: Option<String>,
     #[serde(flatten)]
     unknown: BTreeMap<String, Value>,
 }
@@ -311,6 +319,11 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Option<u32>), RecordE
         return Err(value("version", version, "versions begin with 1"));
     }
     Ok((serde_json::from_slice(bytes)?, (version > VERSION).then_some(version)))
+}
+
+/// A text that is shown to people and means nothing to us: of a length that fits a line.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(120).collect()
 }
 
 fn value(field: &'static str, value: impl ToString, wrong: impl ToString) -> RecordError {

@@ -47,6 +47,8 @@ pub(crate) fn record_of(node: &str) -> NodeRecord {
         labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
         capabilities: BTreeSet::from(["native".to_owned(), "vxlan".to_owned()]),
         common_digest: "d1".to_owned(),
+        instance: None,
+        contender: None,
         unknown: BTreeMap::new(),
     }
 }

@@ -22,7 +22,7 @@ struct Node {
 impl Node {
     fn new(more: &str) -> Self {
         let setup = format!(
-            "set -e; ip link set lo up; ip link add eth0 type veth peer name far; ip link set far up; \
+            "set -e; echo 1 > /proc/sys/net/ipv4/ip_forward; ip link set lo up; ip link add eth0 type veth peer name far; ip link set far up; \
              ip link set eth0 up; ip address add 192.0.2.1/24 dev eth0; ip route add default via 192.0.2.254; \
              {more}; echo ready; exec sleep 600"
         );
@@ -276,6 +276,70 @@ fn what_keeps_an_agent_from_starting_is_said() {
     let last = lines.last().expect("a line");
     assert_eq!(last["level"], "ERROR");
     assert!(last["message"].as_str().is_some_and(|text| text.contains("stateDir")), "{last}");
+}
+
+#[test]
+fn an_agent_without_the_capabilities_it_needs_is_refused_before_it_touches_anything() {
+    let node = Node::new("true");
+    let config = node.text("pairway.yaml");
+    for (dropped, named) in [("-net_admin", "CAP_NET_ADMIN"), ("-net_bind_service", "bgp.port 179")] {
+        let mut command = node.inside("setpriv", &["--bounding-set", dropped]);
+        command.args([env!("CARGO_BIN_EXE_pairway"), "agent", "--config", &config]);
+        let ended = run(&mut command);
+        assert_eq!(ended.code, 1, "{}", ended.err);
+        assert!(ended.err.contains(named) && ended.err.contains("AmbientCapabilities"), "{}", ended.err);
+        assert!(!node.path("store").exists() && !node.path("state").exists(), "nothing was touched");
+    }
+    // A port that is free to all needs no second capability.
+    node.configure("bgp: { port: 1179 }");
+    let mut command = node.inside("setpriv", &["--bounding-set", "-net_bind_service"]);
+    command.args([env!("CARGO_BIN_EXE_pairway"), "agent", "--config", &config]);
+    let agent = Agent { child: command.stderr(Stdio::null()).spawn().expect("the agent starts") };
+    node.eventually("ready", || node.status()["ready"] == true);
+    assert_eq!(agent.end(), 0);
+}
+
+#[test]
+fn a_second_agent_in_the_network_namespace_is_refused_whatever_its_state_directory() {
+    let node = Node::new("true");
+    let agent = node.start();
+    node.eventually("ready", || node.status()["ready"] == true);
+    let before = node.ours();
+    node.configure("");
+    let other = std::fs::read_to_string(node.path("pairway.yaml")).expect("a file");
+    let other = other
+        .replace("/state\n", "/other-state\n")
+        .replace("name: n1", "name: n2")
+        .replace("api.sock", "other.sock");
+    std::fs::write(node.path("other.yaml"), other).expect("a file");
+    let second = node.run(&["agent", "--config", &node.text("other.yaml")]);
+    assert_eq!(second.code, 1);
+    let text = format!("another agent (process {}) runs in this network namespace", agent.child.id());
+    assert!(second.err.contains(&text), "{}", second.err);
+    assert!(!node.path("other-state").exists() && !node.path("store/nodes/n2.json").exists());
+    assert_eq!(node.ours(), before);
+    assert_eq!(agent.end(), 0);
+}
+
+#[test]
+fn forwarding_that_is_off_is_said_and_when_it_is_on_again() {
+    let node = Node::new("true");
+    let agent = node.start();
+    node.eventually("ready", || node.status()["ready"] == true);
+    let off = || {
+        node.status()["conditions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|c| c["type"] == "ForwardingDisabled"))
+    };
+    assert!(!off());
+    for (value, expected) in [("0", true), ("1", false)] {
+        let ended =
+            run(&mut node.inside("sh", &["-c", &format!("echo {value} > /proc/sys/net/ipv4/ip_forward")]));
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        node.eventually("it is seen", || off() == expected);
+        assert_eq!(node.run(&["status"]).code, i32::from(expected));
+    }
+    assert_eq!(agent.end(), 0);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use crate::effects::{self, MAIN};
 use crate::state::{
-    Address, InstalledRoute, Interface, InterfaceAddress, LinkName, NexthopId, Observed, Route, RouteKey,
-    RouteTarget, State, VxlanLink,
+    Address, Forwarding, InstalledRoute, Interface, InterfaceAddress, LinkName, NexthopId, Observed, Route,
+    RouteKey, RouteTarget, State, VxlanLink,
 };
 use crate::watched::Watched;
 
@@ -33,6 +33,7 @@ pub(super) struct World {
     /// Nexthop objects of others, by id.
     pub(super) nexthops: BTreeSet<NexthopId>,
     pub(super) rp_filter_all: u8,
+    pub(super) forwarding: Forwarding,
     last_index: u32,
 }
 
@@ -111,6 +112,7 @@ impl World {
             foreign_nexthops: self.nexthops.clone(),
             default_routes,
             rp_filter_all: self.rp_filter_all,
+            forwarding: self.forwarding,
             ours,
         }
     }

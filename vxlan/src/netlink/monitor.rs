@@ -25,8 +25,8 @@ use super::channel::{Channel, Message, messages, set_receive_buffer};
 use super::{link, neighbor, nexthop, observe, route};
 
 /// `RTNLGRP_*` (`linux/rtnetlink.h`): link, neighbours, IPv4 addresses, routes, rules, the same of IPv6, settings of
-/// IPv4, nexthop objects.
-const GROUPS: [u32; 10] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 32];
+/// IPv4 and IPv6, nexthop objects.
+const GROUPS: [u32; 11] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 
 /// About 80,000 events: a link with as many neighbours can go down before we have read the first.
 const RECEIVE_BUFFER: usize = 64 * 1024 * 1024;

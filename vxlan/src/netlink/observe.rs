@@ -49,14 +49,18 @@ pub(super) fn observe(
     look.nexthops(channel).map_err(failed("nexthops"))?;
     look.routes(channel, watched).map_err(failed("routes"))?;
     look.rules(channel).map_err(failed("rules"))?;
-    look.seen.rp_filter_all = rp_filter_all(channel).map_err(failed("net.ipv4.conf.all.rp_filter"))?;
+    look.settings(channel).map_err(failed("net.ipv4.conf.all and net.ipv6.conf.all"))?;
     Ok(look.seen)
 }
 
-fn rp_filter_all(channel: &mut Channel) -> io::Result<u8> {
-    let (kind, body) = channel.ask(&netconf::get_all())?;
-    let value = (kind == netconf::RTM_NEWNETCONF).then(|| netconf::rp_filter(&body)).flatten();
-    value.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer holds no rp_filter"))
+/// The settings of a family that hold for all devices.
+fn settings_of_all(channel: &mut Channel, family: i32) -> io::Result<Vec<u8>> {
+    let (kind, body) = channel.ask(&netconf::get_all(u8::try_from(family).unwrap_or(0)))?;
+    if kind == netconf::RTM_NEWNETCONF {
+        Ok(body)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer holds no settings"))
+    }
 }
 
 struct Look<'a> {
@@ -228,6 +232,18 @@ impl Look<'_> {
         };
         let list = if default { &mut self.seen.default_routes } else { &mut self.seen.foreign_routes };
         list.push(route);
+    }
+
+    fn settings(&mut self, channel: &mut Channel) -> io::Result<()> {
+        let ipv4 = settings_of_all(channel, libc::AF_INET)?;
+        self.seen.rp_filter_all = netconf::rp_filter(&ipv4).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer holds no rp_filter")
+        })?;
+        self.seen.forwarding.ipv4 = netconf::forwarding(&ipv4);
+        let ipv6 = settings_of_all(channel, libc::AF_INET6).map(|ipv6| {
+            self.seen.forwarding.ipv6 = netconf::forwarding(&ipv6);
+        });
+        absent_ipv6(libc::AF_INET6, ipv6)
     }
 
     fn rules(&mut self, channel: &mut Channel) -> io::Result<()> {

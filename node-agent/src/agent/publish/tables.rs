@@ -5,27 +5,48 @@ use std::net::IpAddr;
 
 use bgp::Family;
 use bgp::speaker::{PeerStatus, Refusal, SessionState, SpeakerStatus};
-use vxlan::{NexthopId, RouteKey, RouteTarget, State};
+use vxlan::{InstalledRoute, NexthopId, RouteKey, RouteTarget, State};
 
 use crate::node::{Block, NodeName};
 use crate::path::{Path, Reason};
 use crate::plan::{PairPlan, Plan};
 use crate::status::{BgpNeighbor, Pair, PairUnderlay, RefusedPrefix, RouteEntry};
 
-pub(super) fn pairs(own: &NodeName, plan: &Plan, present: &State) -> Vec<Pair> {
-    plan.pairs.iter().map(|pair| pair_entry(own, plan, present, pair)).collect()
+pub(super) fn pairs(own: &NodeName, plan: &Plan, present: &State, rivals: &[InstalledRoute]) -> Vec<Pair> {
+    plan.pairs.iter().map(|pair| pair_entry(own, plan, present, rivals, pair)).collect()
 }
 
-fn pair_entry(own: &NodeName, plan: &Plan, present: &State, pair: &PairPlan) -> Pair {
+/// Why the kernel does not send the pair's packets by its path.
+fn not_ready(plan: &Plan, present: &State, rivals: &[InstalledRoute], pair: &PairPlan) -> Option<String> {
+    let decision = &pair.decision;
+    match decision.path {
+        // Where no path is wanted there is nothing to wait for.
+        Path::None if decision.predicted == Path::None && decision.reason != Reason::NoBlock => None,
+        Path::None => Some(decision.detail.clone()),
+        Path::Native | Path::Vxlan if pair.needs.nexthop.is_none() => Some("it can't be built".to_owned()),
+        Path::Native | Path::Vxlan => match pair.needs.unmet(&plan.dataplane, present) {
+            Some(object) => Some(format!("{object} is missing in the kernel or different")),
+            None => pair.needs.routes.iter().find_map(|key| {
+                let rival = rivals.iter().find(|rival| {
+                    (rival.key.table, rival.key.prefix) == (key.table, key.prefix)
+                        && rival.key.metric <= key.metric
+                });
+                rival.map(|rival| format!("{rival} of somebody else comes before ours"))
+            }),
+        },
+    }
+}
+
+fn pair_entry(
+    own: &NodeName,
+    plan: &Plan,
+    present: &State,
+    rivals: &[InstalledRoute],
+    pair: &PairPlan,
+) -> Pair {
     let decision = &pair.decision;
     let text = |address: Option<IpAddr>| address.map_or_else(String::new, |address| address.to_string());
-    let ready = match decision.path {
-        Path::Native | Path::Vxlan => {
-            pair.needs.nexthop.is_some() && pair.needs.met(&plan.dataplane, present)
-        }
-        // Where no path is wanted there is nothing to wait for.
-        Path::None => decision.predicted == Path::None && decision.reason != Reason::NoBlock,
-    };
+    let not_ready = not_ready(plan, present, rivals, pair);
     Pair {
         local: own.to_string(),
         peer: pair.peer.to_string(),
@@ -37,7 +58,8 @@ fn pair_entry(own: &NodeName, plan: &Plan, present: &State, pair: &PairPlan) -> 
         blocks: pair.blocks.iter().map(Block::to_string).collect(),
         underlay: PairUnderlay { local: text(pair.local), peer: text(pair.remote) },
         mtu: pair.mtu,
-        ready,
+        ready: not_ready.is_none(),
+        not_ready,
     }
 }
 

@@ -26,6 +26,8 @@ struct Net {
     cut: BTreeSet<IpAddr>,
     /// Routes from these speakers do not arrive, nor does their End-of-RIB.
     mute: BTreeSet<IpAddr>,
+    /// How long a speaker takes to end.
+    last_words: Duration,
     starts: Vec<SpeakerConfig>,
     ends: Vec<Shutdown>,
 }
@@ -116,6 +118,22 @@ impl Fabric {
                 entry.life = Life::Gone;
             }
         });
+    }
+
+    /// From now on a speaker takes so long to end.
+    pub(super) fn last_words(&self, take: Duration) {
+        self.lock().last_words = take;
+    }
+
+    /// The task of a speaker dies.
+    pub(super) fn kill(&self, address: &str) {
+        let address: IpAddr = address.parse().unwrap();
+        let mut net = self.lock();
+        for entry in net.speakers.iter_mut().filter(|entry| entry.listens(address)) {
+            entry.life = Life::Gone;
+            entry.routes = watch::Sender::default();
+            entry.status = watch::Sender::default();
+        }
     }
 
     /// How speakers were started and ended so far.
@@ -240,7 +258,15 @@ struct FakeSpeaker {
 
 impl Bgp for FakeSpeaker {
     fn set_peers(&self, peers: BTreeMap<PeerName, Peer>) {
-        self.fabric.change(|net| net.speakers[self.index].peers = peers);
+        self.fabric.change(|net| {
+            let entry = &mut net.speakers[self.index];
+            // One at another address is another peer.
+            let (sessions, old) = (&mut entry.sessions, &entry.peers);
+            sessions.retain(|name, _| {
+                peers.get(name).map(|peer| peer.address) == old.get(name).map(|peer| peer.address)
+            });
+            entry.peers = peers;
+        });
     }
 
     fn announce(&self, prefixes: BTreeSet<IpNet>) {
@@ -256,13 +282,14 @@ impl Bgp for FakeSpeaker {
     }
 
     fn shutdown(self: Box<Self>, how: Shutdown) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        self.fabric.change(|net| {
+        let last_words = self.fabric.change(|net| {
             net.ends.push(how);
             net.speakers[self.index].life = match how {
                 Shutdown::Silent => Life::Silent,
                 Shutdown::Cease(_) => Life::Gone,
             };
+            net.last_words
         });
-        Box::pin(std::future::ready(()))
+        Box::pin(tokio::time::sleep(last_words))
     }
 }

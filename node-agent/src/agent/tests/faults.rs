@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vxlan::fake::{Kind, errno};
-use vxlan::{InstalledRoute, RouteKey};
+use vxlan::{Forwarding, InstalledRoute, RouteKey};
 
 use super::harness::Cluster;
 use crate::node::{Block, Claim};
@@ -166,6 +166,120 @@ async fn a_foreign_route_in_the_way_is_a_condition_and_stays() {
     node.kernel.remove_foreign_route(key);
     node.until_no_condition("Conflict").await;
     cluster.converged().await;
+}
+
+#[tokio::test]
+async fn a_foreign_route_that_is_preferred_makes_the_pair_unready() {
+    let cluster = Cluster::of(&[N1, N3]).await;
+    let node = cluster.node("n1");
+    assert_eq!(node.pair("n3", "ipv4").not_ready, None);
+    let key = RouteKey { table: 254, prefix: node.pair("n3", "ipv4").blocks[0].parse().unwrap(), metric: 7 };
+    node.kernel.add_foreign_route(InstalledRoute {
+        key,
+        protocol: 4,
+        link: Some("eth0".parse().unwrap()),
+        gateway: Some("192.0.2.1".parse().unwrap()),
+    });
+    let published = node.until("unready", |published| !published.pairs[0].ready).await;
+    let why = published.pairs[0].not_ready.clone().unwrap();
+    assert!(why.contains("metric 7 proto 4 (static)"), "{why}");
+    node.until_condition("Conflict").await;
+    // A worse one is nobody's trouble.
+    node.kernel.remove_foreign_route(key);
+    node.kernel.add_foreign_route(InstalledRoute {
+        key: RouteKey { metric: 5000, ..key },
+        protocol: 4,
+        link: Some("eth0".parse().unwrap()),
+        gateway: Some("192.0.2.1".parse().unwrap()),
+    });
+    node.until_no_condition("Conflict").await;
+    node.passes().await;
+    assert!(node.pair("n3", "ipv4").ready);
+}
+
+#[tokio::test]
+async fn what_the_kernel_refuses_is_a_condition_and_the_pair_says_what_is_missing() {
+    let mut cluster = Cluster::of(&[N1]).await;
+    cluster.node("n1").kernel.fail_kind(Kind::Route, usize::MAX, errno::ENOMEM);
+    cluster.add("n3", &[N3.1]);
+    cluster.start("n3");
+    let node = cluster.node("n1");
+    node.until_condition("KernelRefused").await;
+    let pair = node.pair("n3", "ipv4");
+    assert!(!pair.ready && pair.not_ready.as_ref().unwrap().starts_with("route 10.244."), "{pair:?}");
+    node.kernel.heal();
+    node.until_no_condition("KernelRefused").await;
+    cluster.converged().await;
+}
+
+#[tokio::test]
+async fn forwarding_that_is_off_is_a_condition_where_it_matters() {
+    let cluster = Cluster::of(&[N1, N3]).await;
+    let node = cluster.node("n1");
+    let forwarding = |ipv4, ipv6| Forwarding { ipv4: Some(ipv4), ipv6: Some(ipv6) };
+    node.kernel.set_forwarding(forwarding(false, false));
+    let published = node
+        .until("ForwardingDisabled", |published| {
+            published.status.conditions.iter().any(|found| found.kind == "ForwardingDisabled")
+        })
+        .await;
+    let found: Vec<_> = published.status.conditions.iter().map(|found| found.subject.as_str()).collect();
+    assert_eq!(found, ["ipv4"], "this node has no IPv6 block");
+    assert!(published.status.conditions[0].message.contains("sysctl -w net.ipv4.ip_forward=1"));
+    node.kernel.set_forwarding(forwarding(true, false));
+    node.until_no_condition("ForwardingDisabled").await;
+}
+
+#[tokio::test]
+async fn a_fighter_is_backed_off_from_and_the_rest_goes_on() {
+    let cluster = Cluster::of(&[N1, N3]).await;
+    let node = cluster.node("n1");
+    // What goes right after a change of our device may have gone with that.
+    node.passes().await;
+    let want = node.kernel.state();
+    let key =
+        RouteKey { table: 254, prefix: node.pair("n3", "ipv4").blocks[0].parse().unwrap(), metric: 1120 };
+    let fight = || {
+        node.kernel.tamper("a route goes", |state| {
+            state.routes.remove(&key);
+        });
+    };
+    for times in 1..=5 {
+        assert!(!node.conditions().contains(&"RepairLoop".to_owned()), "{times}");
+        fight();
+        node.until("repaired", |published| published.counters.repairs.get("route") == Some(&times)).await;
+        assert_eq!(node.kernel.state(), want);
+    }
+    node.until_condition("RepairLoop").await;
+    fight();
+    node.kernel.clear_events();
+    node.passes().await;
+    assert_eq!(node.changes(), [], "left alone for now");
+    assert!(!node.pair("n3", "ipv4").ready);
+    node.kernel.tamper("the rest goes", |state| state.fdb.clear());
+    node.until("the rest", |_| node.kernel.state().fdb == want.fdb).await;
+    // Nobody undoes it any more: it is put back, and that is the end of it.
+    node.until("put back", |_| node.kernel.state() == want).await;
+    node.until_no_condition("RepairLoop").await;
+    cluster.converged().await;
+}
+
+#[tokio::test]
+async fn notifications_that_fail_are_listened_for_again() {
+    let cluster = Cluster::of(&[N1, N3]).await;
+    let node = cluster.node("n1");
+    let want = node.kernel.state();
+    node.fault.send_replace(true);
+    node.until_condition("KernelEventsLost").await;
+    let before = node.published().counters.passes;
+    node.kernel.tamper("all routes go", |state| state.routes.clear());
+    node.until("repaired without being told", |_| node.kernel.state() == want).await;
+    let passes = node.published().counters.passes - before;
+    assert!(passes < 200, "{passes} passes: the loop is busy");
+    node.fault.send_replace(false);
+    node.until_no_condition("KernelEventsLost").await;
+    node.kernel.tamper("all routes go", |state| state.routes.clear());
+    node.until("repaired", |_| node.kernel.state() == want).await;
 }
 
 #[tokio::test]

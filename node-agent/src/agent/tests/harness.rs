@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use config::Config;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vxlan::fake::{Event, FakeKernel};
 
 use super::super::state_dir::StateDir;
-use super::super::{Agent, AgentError, AgentParts, Limits};
+use super::super::{Agent, AgentError, AgentParts, KernelEvents, Limits};
 use super::fabric::Fabric;
 use crate::liveness::Liveness;
 use crate::plan::tests::config;
@@ -34,6 +34,8 @@ pub(super) struct Node {
     pub store: MemoryStore,
     pub config: Arc<Mutex<Result<Config, String>>>,
     pub limits: Limits,
+    /// Whether the kernel's notifications fail.
+    pub fault: watch::Sender<bool>,
     running: Option<Running>,
     state_dir: TempDir,
 }
@@ -52,6 +54,7 @@ pub(super) fn limits() -> Limits {
         debounce: Duration::from_millis(2),
         underlay_grace: Duration::from_millis(500),
         session_patience: Duration::from_millis(300),
+        name_patience: Duration::from_millis(800),
         retry: (Duration::from_millis(5), Duration::from_millis(50)),
     }
 }
@@ -81,6 +84,11 @@ impl Cluster {
     }
 
     pub(super) fn add(&mut self, name: &str, addresses: &[&str]) {
+        self.add_as(name, name, addresses);
+    }
+
+    /// A node that says that it is called `name`.
+    pub(super) fn add_as(&mut self, key: &str, name: &str, addresses: &[&str]) {
         let state_dir = tempfile::tempdir().unwrap();
         let config = Config { state_dir: state_dir.path().to_owned(), brake: brake(), ..config(name) };
         let node = Node {
@@ -88,10 +96,11 @@ impl Cluster {
             store: self.store.another_view(),
             config: Arc::new(Mutex::new(Ok(config))),
             limits: limits(),
+            fault: watch::Sender::new(false),
             running: None,
             state_dir,
         };
-        self.nodes.insert(name.to_owned(), node);
+        self.nodes.insert(key.to_owned(), node);
     }
 
     pub(super) fn start(&mut self, name: &str) {
@@ -155,6 +164,29 @@ fn settled(pair: &Pair) -> bool {
     !["bgp-waiting", "bgp-held", "bgp-restarting"].contains(&pair.reason.as_str())
 }
 
+/// Notifications that can fail.
+struct Ears {
+    changes: mpsc::Receiver<()>,
+    fault: watch::Receiver<bool>,
+}
+
+#[async_trait::async_trait]
+impl KernelEvents for Ears {
+    fn watch(&mut self, _prefixes: Vec<ipnet::IpNet>) {}
+
+    async fn changed(&mut self) -> std::io::Result<()> {
+        if self.fault.has_changed().unwrap_or(false) && !*self.fault.borrow_and_update() {
+            // As a subscription that works again does, it says that anything may have happened.
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            Ok(_) = self.fault.wait_for(|fault| *fault) => Err(std::io::Error::from_raw_os_error(24)),
+            Some(()) = self.changes.recv() => Ok(()),
+        }
+    }
+}
+
 impl Node {
     fn start(&mut self, fabric: &Fabric) {
         assert!(self.running.is_none());
@@ -177,7 +209,7 @@ impl Node {
             source: Some(ConfigSource { load: Box::new(move || config.lock().unwrap().clone()), wakes }),
             store: Arc::new(self.store.clone()),
             dataplane: Box::new(self.kernel.clone()),
-            kernel_events: Box::new(kernel_events),
+            kernel_events: Box::new(Ears { changes: kernel_events, fault: self.fault.subscribe() }),
             bgp: fabric.speakers(),
             liveness: Liveness::new(PATIENCE),
             troubles: Vec::new(),
@@ -196,6 +228,20 @@ impl Node {
         running.stop.cancel();
         let ended = tokio::time::timeout(PATIENCE, running.task.join_next()).await;
         ended.expect("the agent does not end").unwrap().unwrap().unwrap();
+    }
+
+    /// Waits until the agent ends by itself.
+    pub(super) async fn ended(&mut self) -> AgentError {
+        let mut running = self.running.take().unwrap();
+        let ended = tokio::time::timeout(PATIENCE, running.task.join_next()).await;
+        ended.expect("the agent does not end").unwrap().unwrap().unwrap_err()
+    }
+
+    /// What the node kept across restarts is lost.
+    pub(super) fn lose_state(&mut self) {
+        assert!(self.running.is_none());
+        self.state_dir = tempfile::tempdir().unwrap();
+        self.config.lock().unwrap().as_mut().unwrap().state_dir = self.state_dir.path().to_owned();
     }
 
     /// The agent dies without a chance to do anything.

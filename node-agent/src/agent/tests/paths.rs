@@ -117,7 +117,53 @@ async fn a_node_that_moves_to_another_subnet_takes_its_paths_along() {
     cluster.path("n1", "n2", "native", "bgp").await;
     cluster.path("n2", "n1", "native", "bgp").await;
     let (_, ends) = cluster.fabric.history();
-    assert!(ends.contains(&Shutdown::Cease(6)), "the speaker's addresses are its identity: {ends:?}");
+    assert!(ends.contains(&Shutdown::Silent), "the speaker's addresses are its identity: {ends:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_moves_within_its_subnet_keeps_its_native_paths() {
+    let cluster = Cluster::of(&[N1, N2]).await;
+    cluster.path("n1", "n2", "native", "bgp").await;
+    cluster.path("n2", "n1", "native", "bgp").await;
+    let flips = |name: &str| cluster.node(name).published().counters.flips.clone();
+    let before = (flips("n1"), flips("n2"));
+    cluster.fabric.last_words(std::time::Duration::from_millis(300));
+    cluster.node("n2").kernel.set_addresses("eth0", &["192.0.2.99/24"]);
+    cluster
+        .node("n1")
+        .until("the new address", |published| {
+            published.pairs.iter().any(|pair| pair.underlay.peer == "192.0.2.99" && pair.reason == "bgp")
+        })
+        .await;
+    cluster.path("n2", "n1", "native", "bgp").await;
+    assert_eq!((flips("n1"), flips("n2")), before, "no pair has left its native path");
+    let gateways: Vec<_> = cluster
+        .node("n1")
+        .kernel
+        .state()
+        .nexthops
+        .into_values()
+        .map(|nexthop| nexthop.gateway.address)
+        .collect();
+    assert_eq!(gateways, ["192.0.2.99".parse::<std::net::IpAddr>().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_speaker_that_starts_anew_holds_nothing_up() {
+    let cluster = Cluster::of(&[N1, N2]).await;
+    cluster.path("n1", "n2", "native", "bgp").await;
+    let node = cluster.node("n1");
+    let flips = node.published().counters.flips.clone();
+    let (want, starts) = (node.kernel.state(), cluster.fabric.history().0.len());
+    cluster.fabric.last_words(std::time::Duration::from_secs(2));
+    node.reconfigure(|config| config.bgp.hold_time = std::time::Duration::from_secs(30));
+    cluster.path("n1", "n2", "native", "bgp-held").await;
+    node.kernel.tamper("our routes go", |state| state.routes.clear());
+    node.until("repaired", |_| node.kernel.state() == want).await;
+    assert_eq!(cluster.fabric.history().0.len(), starts, "the former one is still at its last words");
+    cluster.path("n1", "n2", "native", "bgp").await;
+    assert_eq!(cluster.fabric.history().0.len(), starts + 1);
+    assert_eq!(node.published().counters.flips, flips);
 }
 
 #[tokio::test]

@@ -90,6 +90,34 @@ async fn a_killed_agent_starts_as_silently() {
 }
 
 #[tokio::test]
+async fn the_time_for_sessions_begins_with_the_first_snapshot() {
+    let mut cluster = Cluster::of(&[N1, N2]).await;
+    cluster.stop("n1").await;
+    let node = cluster.nodes.get_mut("n1").unwrap();
+    let restart_time = Duration::from_millis(600);
+    node.config.lock().unwrap().as_mut().unwrap().bgp.restart_time = restart_time;
+    // The store takes longer to answer than sessions have.
+    node.store = crate::store::memory::MemoryStore::unlisted();
+    let contents = cluster.store.contents();
+    cluster.fabric.mute("192.0.2.12", true);
+    cluster.start("n1");
+    tokio::time::sleep(restart_time + Duration::from_millis(200)).await;
+    let store = cluster.node("n1").store.clone();
+    store.roll_back(contents);
+    store.resume();
+    cluster.path("n1", "n2", "native", "bgp-held").await;
+    cluster.path("n1", "n2", "vxlan", "bgp-waiting").await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_speaker_dies_ends_to_be_started_again() {
+    let mut cluster = Cluster::of(&[N1, N2]).await;
+    cluster.fabric.kill("192.0.2.11");
+    let error = cluster.nodes.get_mut("n1").unwrap().ended().await;
+    assert!(matches!(&error, AgentError::Task(what) if what.contains("speaker")), "{error}");
+}
+
+#[tokio::test]
 async fn a_second_agent_is_refused() {
     let cluster = Cluster::of(&[N1]).await;
     let error = cluster.node("n1").second();

@@ -1,0 +1,218 @@
+use vxlan::{ApplyError, Failure, Gateway, Mac, Nexthop, Route, Vni, VxlanLink};
+
+use super::*;
+
+const AUDIT: Duration = Duration::from_secs(30);
+
+fn tunnel() -> LinkName {
+    "pairway-vx4".parse().unwrap()
+}
+
+fn route(last: u8) -> RouteKey {
+    RouteKey { table: 254, prefix: format!("10.244.{last}.0/24").parse().unwrap(), metric: 1120 }
+}
+
+/// A device with a forwarding entry, and a nexthop over it with two routes.
+fn wanted() -> State {
+    let mut state = State::default();
+    let device = VxlanLink {
+        vni: Vni(4096),
+        port: 4789,
+        local: [192, 0, 2, 1].into(),
+        underlay: "eth0".parse().unwrap(),
+        mac: Mac([2, 0, 0, 0, 0, 0]),
+        mtu: 1450,
+        up: true,
+    };
+    state.links.insert(tunnel(), device);
+    state.fdb.insert(FdbKey { link: tunnel(), mac: Mac([2, 0, 0, 0, 0, 1]) }, [192, 0, 2, 2].into());
+    let gateway = Gateway { address: [10, 244, 2, 0].into(), onlink: true };
+    state.nexthops.insert(NexthopId(7), Nexthop { gateway, link: tunnel() });
+    for last in [2, 3] {
+        let over = Route { target: RouteTarget::Nexthop(NexthopId(7)), source: None, mtu: None };
+        state.routes.insert(route(last), over);
+    }
+    state
+}
+
+struct Test {
+    repairs: Repairs,
+    start: Instant,
+    present: Option<State>,
+    changes: usize,
+}
+
+impl Test {
+    fn new() -> Self {
+        Self { repairs: Repairs::default(), start: Instant::now(), present: None, changes: 0 }
+    }
+
+    /// A pass at this time that finds `found`; the number of repairs.
+    fn pass(&mut self, millis: u64, found: &State) -> usize {
+        self.pass_wanting(millis, &wanted(), found)
+    }
+
+    fn pass_wanting(&mut self, millis: u64, want: &State, found: &State) -> usize {
+        let now = self.start + Duration::from_millis(millis);
+        let asked = self.repairs.restrain(want.clone(), found, now);
+        let observed = Observed { ours: found.clone(), ..Observed::default() };
+        let report = Report { applied: vxlan::diff(&observed, &asked).changes, ..Report::default() };
+        self.changes = report.applied.len();
+        let before = self.present.as_ref().map(|present| Before { wanted: want, present });
+        let repaired = self.repairs.note(before, found, want, &report, now, AUDIT).len();
+        self.present = Some(asked);
+        repaired
+    }
+
+    fn fights(&self) -> Vec<String> {
+        self.repairs.fights.keys().map(ToString::to_string).collect()
+    }
+}
+
+fn without(object: &Object) -> State {
+    let mut state = wanted();
+    leave(&mut state, &State::default(), object);
+    state
+}
+
+#[test]
+fn a_first_pass_and_a_changed_wish_are_no_repairs() {
+    let mut test = Test::new();
+    assert_eq!(test.pass(0, &State::default()), 0);
+    assert_eq!(test.changes, 5, "everything was made");
+    assert_eq!(test.pass(1, &wanted()), 0);
+    assert_eq!(test.pass(2, &without(&Object::Route(route(2)))), 1);
+    let mut other = wanted();
+    other.routes.remove(&route(3));
+    // What was wanted before is not what is wanted now.
+    let now = test.start + Duration::from_secs(1);
+    let (before, found) = (wanted(), wanted());
+    let observed = Observed { ours: found.clone(), ..Observed::default() };
+    let report = Report { applied: vxlan::diff(&observed, &other).changes, ..Report::default() };
+    assert_eq!(report.applied.len(), 1);
+    let past = Before { wanted: &before, present: &before };
+    assert!(test.repairs.note(Some(past), &found, &other, &report, now, AUDIT).is_empty());
+}
+
+#[test]
+fn what_goes_with_a_device_that_we_changed_is_no_repair() {
+    let mut test = Test::new();
+    test.pass(0, &wanted());
+    let mut found = wanted();
+    found.links.get_mut(&tunnel()).unwrap().mtu = 9000;
+    assert_eq!(test.pass(1, &found), 1);
+    assert_eq!(
+        test.pass(2, &without(&Object::Nexthop(NexthopId(7)))),
+        0,
+        "the kernel took it away with that"
+    );
+    assert_eq!(test.changes, 3);
+    assert_eq!(test.pass(3, &without(&Object::Nexthop(NexthopId(7)))), 3, "somebody took it away");
+}
+
+#[test]
+fn an_opponent_of_one_object_is_backed_off_from_and_the_rest_goes_on() {
+    let mut test = Test::new();
+    test.pass(0, &wanted());
+    let object = Object::Route(route(2));
+    for time in 1..=4 {
+        assert_eq!(test.pass(time * 1000, &without(&object)), 1);
+        assert_eq!(test.fights(), Vec::<String>::new());
+    }
+    assert_eq!(test.pass(5000, &without(&object)), 1);
+    assert_eq!(test.fights(), ["route 10.244.2.0/24 table 254 metric 1120"]);
+    // Left alone for a second; the other route is put back at once.
+    let mut both = without(&object);
+    both.routes.remove(&route(3));
+    assert_eq!(test.pass(5500, &both), 1);
+    assert_eq!(test.changes, 1);
+    assert_eq!(test.pass(5900, &without(&object)), 0);
+    assert_eq!(test.changes, 0);
+    // Then tried again, and undone again: twice as long.
+    let mut now = 6000;
+    for expected in [2, 4, 8, 16, 30, 30] {
+        assert_eq!(test.pass(now, &without(&object)), 0, "put back, undone long ago");
+        assert_eq!(test.changes, 1);
+        assert_eq!(test.pass(now + 10, &without(&object)), 1, "undone at once");
+        assert_eq!(test.repairs.fights[&object].wait, Duration::from_secs(expected));
+        assert_eq!(test.pass(now + 20, &without(&object)), 0);
+        assert_eq!(test.changes, 0, "left alone");
+        now += 10 + expected * 1000;
+    }
+    let finding = &test.repairs.findings(&Observed::default())[0];
+    assert_eq!(
+        (finding.kind, finding.subject.as_str()),
+        ("RepairLoop", "route 10.244.2.0/24 table 254 metric 1120")
+    );
+    assert!(finding.message.contains("every 30 s only"), "{}", finding.message);
+    // It gives up: put back, and over when it has stood for a while.
+    test.pass(now, &without(&object));
+    test.pass(now + 30_000, &wanted());
+    assert_eq!(test.fights().len(), 1);
+    test.pass(now + 61_000, &wanted());
+    assert_eq!(test.fights(), Vec::<String>::new());
+    assert_eq!(test.pass(now + 62_000, &without(&object)), 1);
+}
+
+#[test]
+fn what_happens_now_and_then_is_no_fight() {
+    let mut test = Test::new();
+    test.pass(0, &wanted());
+    for time in 1..=40 {
+        assert_eq!(test.pass(time * 16_000, &without(&Object::Route(route(3)))), 1);
+    }
+    assert_eq!(test.fights(), Vec::<String>::new());
+}
+
+#[test]
+fn a_device_that_is_deleted_again_and_again_is_one_fight() {
+    let mut test = Test::new();
+    let device = Object::Link(tunnel());
+    test.pass(0, &wanted());
+    for time in 1..=5 {
+        test.pass(time * 1000, &without(&device));
+    }
+    assert_eq!(test.fights(), ["device pairway-vx4"]);
+    // While it is left alone nothing is tried that needs it.
+    test.pass(5500, &without(&device));
+    assert_eq!(test.changes, 0);
+    test.pass(6000, &without(&device));
+    assert_eq!(test.changes, 5);
+}
+
+#[test]
+fn what_the_kernel_refuses_is_undone_too_but_not_repaired() {
+    let mut repairs = Repairs::default();
+    let found = without(&Object::Route(route(2)));
+    let start = Instant::now();
+    for time in 0..MANY as u64 {
+        let change = Change::AddRoute(route(2), wanted().routes[&route(2)].clone());
+        let error = ApplyError { errno: 12, message: "no memory".to_owned() };
+        let report = Report { failures: vec![Failure { change, error }], ..Report::default() };
+        let want = wanted();
+        let before = Before { wanted: &want, present: &want };
+        let now = start + Duration::from_secs(time);
+        assert!(repairs.note(Some(before), &found, &want, &report, now, AUDIT).is_empty());
+    }
+    assert_eq!(repairs.fights.len(), 1);
+}
+
+#[test]
+fn the_rival_of_a_route_is_named_and_many_fights_are_summed_up() {
+    let mut repairs = Repairs::default();
+    for last in 0..=20 {
+        let fight = Fight { times: 5, last: Instant::now(), wait: FIRST_WAIT };
+        repairs.fights.insert(Object::Route(route(last)), fight);
+    }
+    let rival = vxlan::InstalledRoute {
+        key: RouteKey { metric: 0, ..route(0) },
+        protocol: 12,
+        link: None,
+        gateway: Some([192, 0, 2, 9].into()),
+    };
+    let observed = Observed { foreign_routes: vec![rival], ..Observed::default() };
+    let findings = repairs.findings(&observed);
+    assert_eq!(findings.len(), LISTED + 1);
+    assert!(findings[0].message.contains("proto 12 (bird)"), "{}", findings[0].message);
+    assert_eq!(findings[LISTED].message, "and 11 more objects");
+}
