@@ -30,8 +30,9 @@ pub(crate) fn programs() -> Programs {
             return path.into();
         }
         let status = Command::new(env!("CARGO"))
-            // As integration/test.sh builds it: other features of shared dependencies would be another build.
-            .args(["build", "--quiet", "--workspace", "--bins"])
+            // With a test, as whoever runs this has built: without one, features that tests alone want would be
+            // missing, and everything of ours would be compiled once more.
+            .args(["build", "--quiet", "--workspace", "--bins", "--test", "it"])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .unwrap();
