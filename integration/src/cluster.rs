@@ -139,8 +139,14 @@ impl Cluster {
 
     /// Starts the agent of a node.
     pub fn start(&mut self, node: &str) -> Result<(), ClusterError> {
+        let pairway = self.programs.pairway.clone();
+        self.start_build(node, &pairway)
+    }
+
+    /// Starts another build of the agent on a node.
+    pub fn start_build(&mut self, node: &str, pairway: &Path) -> Result<(), ClusterError> {
         let config = self.config_path(node);
-        let (program, config) = (self.programs.pairway.to_string_lossy(), config.to_string_lossy());
+        let (program, config) = (pairway.to_string_lossy(), config.to_string_lossy());
         let words = [&program, "agent", "--config", &config];
         let running = self.node(node).start(&words, &self.log_path(node))?;
         self.agents.insert(node.to_owned(), running);

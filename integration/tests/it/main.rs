@@ -12,4 +12,5 @@ mod repair;
 mod restart;
 mod session;
 mod support;
+mod upgrade;
 mod watch;

@@ -42,6 +42,13 @@ pub(crate) fn programs() -> Programs {
     Programs { pairway: pairway.clone(), lab: lab.clone() }
 }
 
+/// The agent as a build of the next record version.
+pub(crate) fn next_build() -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_pairway-next"));
+    assert!(path.is_file(), "{} is missing: `cargo build --workspace --bins` makes it", path.display());
+    path
+}
+
 /// A lab with a configuration on every node and no agent yet.
 pub(crate) fn cluster(name: &str, config: &str) -> Cluster {
     Cluster::new(Lab::up(topology(name)).unwrap(), programs(), config).unwrap()

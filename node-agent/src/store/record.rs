@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
@@ -16,10 +17,27 @@ use serde_json::Value;
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Underlay};
 
 /// Version of the records that this build writes.
+pub const VERSION: u32 = 1;
+
+/// A field that the next version would add to every record, for trying upgrades.
+pub const NEXT_FIELD: &str = "sinceVersion2";
+
+/// This process is of the next version.
+static NEXT: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process writes and knows the records of the next version, [`VERSION`] + 1, which has
+/// [`NEXT_FIELD`].
 ///
-/// The feature `next-record-version` makes a build that pretends to be the next one, so that rolling upgrades
-/// between two builds can be tried.
-pub const VERSION: u32 = if cfg!(feature = "next-record-version") { 2 } else { 1 };
+/// For the lab's second build of the agent, with which rolling upgrades are tried: `pairway` never calls it.
+pub fn become_next_version() {
+    NEXT.store(true, Ordering::Relaxed);
+}
+
+/// Version of the records that this process writes: [`VERSION`], except in the lab's second build.
+#[must_use]
+pub fn version() -> u32 {
+    if NEXT.load(Ordering::Relaxed) { VERSION + 1 } else { VERSION }
+}
 
 /// No record is larger than this; what is, is not read.
 pub const MAX_BYTES: u64 = 64 * 1024;
@@ -59,7 +77,7 @@ pub enum RecordError {
     },
 }
 
-/// Writes records in a version of choice; [`VERSION`] except in tests of mixed versions.
+/// Writes records in a version of choice; [`version`] except in tests of mixed versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encoding {
     /// Written as `version`.
@@ -68,7 +86,7 @@ pub struct Encoding {
 
 impl Default for Encoding {
     fn default() -> Self {
-        Self { version: VERSION }
+        Self { version: version() }
     }
 }
 
@@ -141,7 +159,7 @@ impl Encoding {
             Ok(Value::Object(object)) => object,
             other => unreachable!("our records are objects of strings and numbers: {other:?}"),
         };
-        if cfg!(feature = "next-record-version") && self.version >= 2 {
+        if self.version > VERSION && version() > VERSION {
             object.insert(NEXT_FIELD.to_owned(), Value::Bool(true));
         }
         let own = object.len();
@@ -158,12 +176,9 @@ impl Encoding {
     }
 }
 
-/// What version 2 would add, for trying upgrades.
-const NEXT_FIELD: &str = "sinceVersion2";
-
 /// The fields of a record that this build does not know.
 fn unknown(mut fields: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
-    if cfg!(feature = "next-record-version") {
+    if version() > VERSION {
         fields.remove(NEXT_FIELD);
     }
     fields
@@ -314,11 +329,11 @@ struct VersionDto {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Option<u32>), RecordError> {
-    let VersionDto { version } = serde_json::from_slice(bytes)?;
-    if version == 0 {
-        return Err(value("version", version, "versions begin with 1"));
+    let VersionDto { version: written } = serde_json::from_slice(bytes)?;
+    if written == 0 {
+        return Err(value("version", written, "versions begin with 1"));
     }
-    Ok((serde_json::from_slice(bytes)?, (version > VERSION).then_some(version)))
+    Ok((serde_json::from_slice(bytes)?, (written > version()).then_some(written)))
 }
 
 /// A text that is shown to people and means nothing to us: of a length that fits a line.

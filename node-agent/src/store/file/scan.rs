@@ -225,7 +225,7 @@ impl<K, R> Row<K, R> {
                     let note = |newer| {
                         format!(
                             "written by a newer version ({newer}, this agent knows {}); what it knows is used",
-                            record::VERSION
+                            record::version()
                         )
                     };
                     (stamp, decoded.newer.map(note))
