@@ -22,7 +22,7 @@ use crate::liveness::Liveness;
 use crate::node::{NodeName, NodeNameError, NodeRecord, Snapshot};
 use crate::reload::ConfigSource;
 use crate::status::{AgentHandle, Command, Condition, Published};
-use crate::store::Store;
+use crate::store::{Health, Store};
 
 mod backoff;
 mod between;
@@ -32,6 +32,7 @@ mod commands;
 mod conditions;
 mod counts;
 mod findings;
+mod in_use;
 mod name;
 mod parts;
 mod pass;
@@ -83,7 +84,7 @@ pub struct Agent {
     source: Option<ConfigSource>,
     store: Arc<dyn Store>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    health: watch::Receiver<Result<(), String>>,
+    health: watch::Receiver<Health>,
     dataplane: DataplaneThread,
     kernel_events: Box<dyn KernelEvents>,
     bgp: Running,
@@ -204,7 +205,7 @@ impl Agent {
                     self.pass().await?;
                 }
                 Wake::Publish => self.publish(),
-                Wake::Command(command) => self.command(command),
+                Wake::Command(command) => self.command(command).await?,
                 Wake::Config => {
                     self.reload();
                     self.pass().await?;

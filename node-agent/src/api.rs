@@ -16,9 +16,9 @@ use ipnet::IpNet;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::node::NodeName;
+use crate::node::{Block, NodeName};
 use crate::status::{AgentHandle, Command, CommandError, Published, Status};
-use reply::{BlockEntry, ClaimRequest, Claimed, DeleteRequest, Deleted, ErrorBody, ErrorReply};
+use reply::{ClaimRequest, Claimed, DeleteRequest, Deleted, ErrorBody, ErrorReply, ReleaseRequest, Released};
 
 pub mod reply;
 pub mod socket;
@@ -28,6 +28,10 @@ mod tests;
 
 /// How long the agent may take for a command. A store on a slow disk needs seconds; nobody should wait for ever.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the status may take to show what was done: a pass programs the kernel first, which takes a second where
+/// there are many routes.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Bytes that a request may have.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -56,8 +60,12 @@ pub fn router(agent: AgentHandle) -> Router {
             "/v1/bgp/neighbors",
             get(|State(agent): State<AgentHandle>| async move { list(&agent, |p| &p.neighbors) }),
         )
-        .route("/v1/blocks", get(blocks))
+        .route(
+            "/v1/blocks",
+            get(|State(agent): State<AgentHandle>| async move { list(&agent, |p| &p.blocks) }),
+        )
         .route("/v1/blocks/claim", post(claim))
+        .route("/v1/blocks/release", post(release))
         .route("/v1/nodes/delete", post(delete))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
@@ -77,10 +85,6 @@ async fn status(State(agent): State<AgentHandle>) -> Json<Status> {
     Json(published(&agent).status.clone())
 }
 
-async fn blocks(State(agent): State<AgentHandle>) -> Json<Vec<BlockEntry>> {
-    Json(BlockEntry::all(&published(&agent)))
-}
-
 async fn claim(
     State(agent): State<AgentHandle>,
     request: Result<Json<ClaimRequest>, JsonRejection>,
@@ -95,7 +99,53 @@ async fn claim(
         ));
     }
     let blocks = ask(&agent, |answer| Command::ClaimBlock { pool, answer }).await?;
+    shown(&agent, |status| blocks.iter().all(|block| status.blocks.contains(block))).await?;
     Ok(Json(Claimed { blocks }))
+}
+
+async fn release(
+    State(agent): State<AgentHandle>,
+    request: Result<Json<ReleaseRequest>, JsonRejection>,
+) -> Result<Json<Released>, Refusal> {
+    let Json(ReleaseRequest { block: text, force }) = request?;
+    let net: IpNet = text.parse().map_err(|_| {
+        Refusal::invalid(format!("{text:?} is not a block"), "name it as a CIDR, for instance 10.244.7.0/24")
+    })?;
+    if net != net.trunc() {
+        let hint = format!("{} is the block around it", net.trunc());
+        return Err(Refusal::invalid(format!("{net} has host bits set"), &hint));
+    }
+    let block = Block::new(net);
+    let released =
+        Released::from(ask(&agent, |answer| Command::ReleaseBlock { block, force, answer }).await?);
+    shown(&agent, |status| {
+        !status.blocks.contains(&released.block)
+            && released.claimed.iter().all(|block| status.blocks.contains(block))
+            && !status.conditions.iter().any(|c| c.kind == "BlockLost" && c.subject == released.block)
+    })
+    .await?;
+    Ok(Json(released))
+}
+
+/// Waits until the published status shows what was done: whoever asks next sees it.
+async fn shown(agent: &AgentHandle, is_shown: impl Fn(&Status) -> bool) -> Result<(), Refusal> {
+    let mut published = agent.published.clone();
+    let seen = published.wait_for(|published| is_shown(&published.status));
+    match tokio::time::timeout(SHOWN_WITHIN, seen).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(Refusal::stopping()),
+        Err(_) => Err(Refusal {
+            status: StatusCode::GATEWAY_TIMEOUT,
+            body: ErrorBody::new(
+                "timeout",
+                format!(
+                    "it is done in the store, but the agent does not show it after {} s",
+                    SHOWN_WITHIN.as_secs()
+                ),
+                "see `pairway status` for what the agent waits for, and its log",
+            ),
+        }),
+    }
 }
 
 async fn delete(
@@ -110,9 +160,10 @@ async fn delete(
     Ok(Json(Deleted { node: name, released }))
 }
 
-type Answer = oneshot::Sender<Result<Vec<String>, CommandError>>;
-
-async fn ask(agent: &AgentHandle, command: impl FnOnce(Answer) -> Command) -> Result<Vec<String>, Refusal> {
+async fn ask<T>(
+    agent: &AgentHandle,
+    command: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Command,
+) -> Result<T, Refusal> {
     let (answer, answered) = oneshot::channel();
     let asked = async {
         agent.commands.send(command(answer)).await.ok()?;
@@ -120,10 +171,7 @@ async fn ask(agent: &AgentHandle, command: impl FnOnce(Answer) -> Command) -> Re
     };
     match tokio::time::timeout(ANSWER_WITHIN, asked).await {
         Ok(Some(answer)) => answer.map_err(Refusal::from),
-        Ok(None) => Err(Refusal {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            body: ErrorBody::new("stopping", "the agent is stopping", "ask again when it has come back"),
-        }),
+        Ok(None) => Err(Refusal::stopping()),
         Err(_) => Err(Refusal {
             status: StatusCode::GATEWAY_TIMEOUT,
             body: ErrorBody::new(
@@ -168,6 +216,13 @@ impl Refusal {
     fn invalid(message: String, hint: &str) -> Self {
         Self { status: StatusCode::BAD_REQUEST, body: ErrorBody::new("invalid", message, hint) }
     }
+
+    fn stopping() -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            body: ErrorBody::new("stopping", "the agent is stopping", "ask again when it has come back"),
+        }
+    }
 }
 
 impl From<CommandError> for Refusal {
@@ -175,7 +230,7 @@ impl From<CommandError> for Refusal {
         let status = match error.code.as_str() {
             "invalid" => StatusCode::BAD_REQUEST,
             "not-found" => StatusCode::NOT_FOUND,
-            "fresh" | "exhausted" => StatusCode::CONFLICT,
+            "fresh" | "exhausted" | "not-held" | "in-use" | "needed" | "last-block" => StatusCode::CONFLICT,
             "store" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };

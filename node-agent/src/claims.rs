@@ -3,7 +3,8 @@
 //! [`ClaimKeeper::pass`] is called with every snapshot: it compares what the store shows with what this node
 //! remembers and with the configuration, and does what is missing. A claim that is gone is made again at once
 //! under the same name and with the same time; a block that another node holds by then is lost, which fences
-//! it (DESIGN, invariant 13). Nothing here ever gives a block back by itself.
+//! it (DESIGN, invariant 13). A record of ours that can't be read is written anew: for all others the name alone holds
+//! the block. Nothing here ever gives a block back by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use self::own_record::NODE_NAME_TAKEN;
 use self::own_record::OwnRecord;
 use self::pass::{FAMILIES, Pass, is_ipv6};
 pub use self::pools::refused_changes;
+pub use self::release::{Release, Released};
 pub use self::state::{FILE_NAME, LostBlock};
 use self::state::{Loaded, State, StateFile};
 use crate::claim::{Request, choose};
@@ -33,6 +35,7 @@ mod conditions;
 mod own_record;
 mod pass;
 mod pools;
+mod release;
 mod state;
 
 /// Races lost in one pass before the next pass goes on.
@@ -46,6 +49,10 @@ const UNWANTED_POOL_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
 /// A lost block whose other claim never appears in a snapshot counts as free after this.
 const LOST_UNSEEN_AFTER: SignedDuration = SignedDuration::from_secs(60);
+
+/// A claim that this node remembers as its own, and whose record nobody could read since the start, is its own after
+/// this: another holder who lives would have written it anew.
+const UNREADABLE_OURS_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a pass found and did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,6 +86,8 @@ pub struct ClaimKeeper {
     /// Claims of the last snapshot, to see what vanishes without having been released.
     seen: BTreeSet<Block>,
     vanished: BTreeMap<Block, Timestamp>,
+    /// Blocks that this node remembers as its own and whose record says nothing, and since when.
+    nameless: BTreeMap<Block, Timestamp>,
     unwanted_pools: BTreeMap<IpNet, Timestamp>,
     /// Races lost in a row; spreads the next choice.
     attempt: u32,
@@ -112,6 +121,7 @@ impl ClaimKeeper {
             at_start,
             seen: BTreeSet::new(),
             vanished: BTreeMap::new(),
+            nameless: BTreeMap::new(),
             unwanted_pools: BTreeMap::new(),
             attempt: 0,
         }
@@ -130,13 +140,16 @@ impl ClaimKeeper {
         self.watch_others(config, snapshot, now);
         let mut pass = Pass::new(store, config, record, snapshot, now);
         let is_published = self.own_record.keep(store, record, snapshot, now).await;
+        self.forget_given_back(&pass);
         self.keep_held(&mut pass).await;
         self.settle_lost(&pass);
         let mut unfinished = self.claim_missing(&mut pass, config.blocks.per_node.into()).await;
         self.remove_unwanted_pools(&mut pass).await;
         self.file.save(&self.state).await;
 
+        let rested = self.resting(&pass).into_values().min();
         let Pass { mut conditions, failed, .. } = pass;
+        let exhausted = conditions.iter().any(|condition| condition.kind == "PoolExhausted");
         conditions.extend(self.own_record.conditions(record, now));
         conditions.extend(pools::homeless(self.state.held.keys(), &config.pools));
         conditions.extend(self.state.lost.values().map(block_lost));
@@ -154,7 +167,12 @@ impl ClaimKeeper {
             held: self.held(),
             lost: self.state.lost.values().cloned().collect(),
             conditions,
-            retry_after: unfinished.then(|| self.pause(has_failed, now)),
+            retry_after: if unfinished {
+                Some(self.pause(has_failed, now))
+            } else {
+                // What this node gave back itself is free for it again then.
+                rested.filter(|_| exhausted)
+            },
         }
     }
 
@@ -181,7 +199,7 @@ impl ClaimKeeper {
         let mut claimed = Vec::new();
         let mut refused = None;
         for pools in wishes {
-            match self.claim_one(&mut pass, &pools).await {
+            match self.claim_one(&mut pass, &pools, Wish::Ordered).await {
                 Ok(block) => claimed.push(block),
                 Err(none) => refused = Some(none.refusal(&pools)),
             }
@@ -233,18 +251,56 @@ impl ClaimKeeper {
         let snapshot = pass.snapshot;
         for claim in snapshot.claims.values() {
             if claim.holder.as_ref() == Some(&self.state.node) {
+                if self.is_given_back(claim) {
+                    self.give_back_again(pass, claim.block).await;
+                    continue;
+                }
+                self.state.given_back.remove(&claim.block);
                 self.state.lost.remove(&claim.block);
                 // Peers see the store's time, so it is the one that counts.
                 self.state.held.insert(claim.block, claim.clone());
             }
         }
+        self.nameless
+            .retain(|block, _| snapshot.claims.get(block).is_some_and(|claim| claim.holder.is_none()));
         for claim in self.held() {
             match snapshot.claims.get(&claim.block).map(|stored| stored.holder.as_ref()) {
                 // A record that was lost without its claims comes back too: it fixes the block prefix.
-                Some(Some(holder)) if *holder == self.state.node => pass.record_pool_of(claim.block).await,
-                Some(None) => pass.conditions.push(unreadable(claim.block)),
+                Some(Some(holder)) if *holder == self.state.node => {
+                    pass.record_pool_of(claim.block).await;
+                    if snapshot.unreadable.contains(&claim.block) {
+                        self.mend(pass, &claim).await;
+                    }
+                }
+                Some(None) => {
+                    let since = *self.nameless.entry(claim.block).or_insert(pass.now);
+                    if pass.now.duration_since(since) >= UNREADABLE_OURS_AFTER {
+                        self.mend(pass, &claim).await;
+                    } else {
+                        pass.conditions.push(unreadable(claim.block));
+                    }
+                }
                 // By its own account another's: the store itself decides, a snapshot may lag.
                 Some(Some(_)) | None => self.claim_again(pass, claim).await,
+            }
+        }
+    }
+
+    /// Writes a record of ours anew that can't be read. No other node ever touches it.
+    async fn mend(&mut self, pass: &mut Pass<'_>, claim: &Claim) {
+        let block = claim.block;
+        if pass.failed {
+            return pass.conditions.push(unreadable(block));
+        }
+        match pass.store.mend_claim(claim).await {
+            Ok(ClaimOutcome::Claimed) => {
+                tracing::warn!(%block, "the record of this node's claim could not be read; it is written anew");
+            }
+            Ok(ClaimOutcome::TakenBy(Some(holder))) => self.lose(block, holder, pass.now),
+            Ok(ClaimOutcome::TakenBy(None)) => pass.conditions.push(unreadable(block)),
+            Err(error) => {
+                pass.failed = true;
+                pass.conditions.push(not_stored(block, &chain(&error)));
             }
         }
     }
@@ -320,7 +376,7 @@ impl ClaimKeeper {
                     return true;
                 }
                 left -= 1;
-                match self.claim_one(pass, &pools).await {
+                match self.claim_one(pass, &pools, Wish::OwnAccord).await {
                     Ok(_) => {}
                     Err(none) => {
                         none.report(&family, held, per_node, &pools, &mut pass.conditions);
@@ -336,7 +392,12 @@ impl ClaimKeeper {
     }
 
     /// One block from the first of these pools that has one: a former block before any other.
-    async fn claim_one(&mut self, pass: &mut Pass<'_>, pools: &[&Pool]) -> Result<Block, NoBlock> {
+    async fn claim_one(
+        &mut self,
+        pass: &mut Pass<'_>,
+        pools: &[&Pool],
+        wish: Wish,
+    ) -> Result<Block, NoBlock> {
         let mut usable = Vec::new();
         for pool in pools {
             if pass.stand(pool).await {
@@ -353,6 +414,11 @@ impl ClaimKeeper {
         taken.extend(self.state.lost.keys());
         let mut cooling = self.vanished.clone();
         cooling.extend(&pass.snapshot.released);
+        match wish {
+            // Where an operator asks for more, what was given back is the last choice, as for every node.
+            Wish::Ordered => cooling.extend(&self.state.given_back),
+            Wish::OwnAccord => taken.extend(self.resting(pass).into_keys()),
+        }
         while let Some(block) = self.choose(pass, &usable, &taken, &cooling) {
             if pass.races_lost >= ATTEMPTS {
                 return Err(NoBlock::RacesLost);
@@ -368,6 +434,7 @@ impl ClaimKeeper {
                     tracing::info!(%block, "claimed");
                     self.attempt = 0;
                     self.state.former.retain(|former| *former != block);
+                    self.state.given_back.remove(&block);
                     self.state.held.insert(block, claim);
                     // At once: whoever is killed now still knows what it holds.
                     self.file.save(&self.state).await;
@@ -429,9 +496,11 @@ impl ClaimKeeper {
             let since = *self.unwanted_pools.entry(cidr).or_insert(pass.now);
             if !is_ours && !pass.failed && pass.now.duration_since(since) >= UNWANTED_POOL_AFTER {
                 match pass.store.remove_pool(cidr).await {
-                    Ok(()) => {
+                    Ok(true) => {
                         tracing::info!(%cidr, "the record of a pool that is not configured was removed")
                     }
+                    // Somebody was faster than the snapshot.
+                    Ok(false) => {}
                     Err(error) => {
                         tracing::warn!(%cidr, error = chain(&error), "the record of an old pool can't be removed");
                         pass.failed = true;
@@ -450,5 +519,15 @@ impl ClaimKeeper {
         Duration::from_millis(if after_failure { 1000 + 10 * jitter } else { 20 + 2 * jitter })
     }
 }
+
+/// Why a block is claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// `blocks.perNode` asks for it.
+    OwnAccord,
+    /// An operator does.
+    Ordered,
+}
+
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,7 @@ enum Command {
     /// Show BGP.
     #[command(subcommand)]
     Bgp(bgp::Command),
-    /// Show or claim blocks of pod addresses.
+    /// Show, claim or release blocks of pod addresses.
     #[command(subcommand)]
     Blocks(blocks::Command),
     /// Act on a node of the cluster.
@@ -106,6 +106,9 @@ fn dispatch(cli: Cli) -> Result<Printed, Failure> {
         Command::Bgp(bgp::Command::Neighbors(filter)) => wait(bgp::show(&client, &filter, format)),
         Command::Blocks(blocks::Command::List(filter)) => wait(blocks::list(&client, &filter, format)),
         Command::Blocks(blocks::Command::Claim { pool }) => wait(blocks::claim(&client, pool, format)),
+        Command::Blocks(blocks::Command::Release { block, force }) => {
+            wait(blocks::release(&client, block, force, format))
+        }
         Command::Node(node::Command::Delete { name, force }) => {
             wait(node::delete(&client, name, force, format))
         }

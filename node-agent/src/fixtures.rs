@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use node_agent::status::{
-    BgpNeighbor, Condition, Counters, Pair, PairUnderlay, Published, RefusedPrefix, RouteEntry, Severity,
-    Status,
+    BgpNeighbor, BlockEntry, Condition, Counters, Pair, PairUnderlay, Published, RefusedPrefix, RouteEntry,
+    Severity, Status,
 };
 
 /// Node `n1` with a native peer `n2` in two families and a peer `n3` behind a router.
@@ -15,6 +15,7 @@ pub(crate) fn published() -> Published {
         pairs: pairs(),
         routes: routes(),
         neighbors: neighbors(),
+        blocks: blocks(),
         counters: counters(),
     }
 }
@@ -87,6 +88,22 @@ fn pairs() -> Vec<Pair> {
         ..native.clone()
     };
     vec![native, native6, tunnel]
+}
+
+fn blocks() -> Vec<BlockEntry> {
+    let entry = |block: &str, family: &str, node: &str| BlockEntry {
+        block: block.to_owned(),
+        family: family.to_owned(),
+        node: node.to_owned(),
+        own: node == "n1",
+    };
+    vec![
+        entry("10.244.1.0/24", "ipv4", "n1"),
+        entry("10.244.2.0/24", "ipv4", "n2"),
+        entry("10.244.10.0/24", "ipv4", "n3"),
+        entry("fd10:244:0:1::/64", "ipv6", "n1"),
+        entry("fd10:244:0:2::/64", "ipv6", "n2"),
+    ]
 }
 
 fn routes() -> Vec<RouteEntry> {

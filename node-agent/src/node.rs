@@ -174,6 +174,11 @@ pub struct Snapshot {
     pub released: BTreeMap<Block, Timestamp>,
     /// Records that can't be read, newer versions, and what else an operator should know; by record name.
     pub problems: BTreeMap<String, String>,
+    /// Claims whose record can't be read at this revision. `claims` has their last good content, or the name alone.
+    pub unreadable: BTreeSet<Block>,
+    /// The store has lost what this node had in it (it was emptied or rolled back) and is being filled again by those
+    /// who live: what is missing here says nothing of who is gone.
+    pub rebuilding: bool,
 }
 
 impl Snapshot {

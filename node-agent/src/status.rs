@@ -12,6 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::claims::Released;
+use crate::node::Block;
+
 /// Everything published by one pass of the agent.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Published {
@@ -23,6 +26,8 @@ pub struct Published {
     pub routes: Vec<RouteEntry>,
     /// `pairway bgp neighbors`, sorted by name.
     pub neighbors: Vec<BgpNeighbor>,
+    /// `pairway blocks list`: every block that a node holds, sorted by address.
+    pub blocks: Vec<BlockEntry>,
     /// Counters for `/metrics`.
     pub counters: Counters,
 }
@@ -239,6 +244,20 @@ pub struct RefusedPrefix {
     pub detail: String,
 }
 
+/// An entry of `pairway blocks list -o json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockEntry {
+    /// The block, a CIDR string.
+    pub block: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Node that holds it; empty if the record of the claim can't be read.
+    pub node: String,
+    /// It is this node's.
+    pub own: bool,
+}
+
 /// Counters since the agent started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counters {
@@ -304,6 +323,15 @@ pub enum Command {
         /// Blocks claimed, or what is wrong.
         answer: oneshot::Sender<Result<Vec<String>, CommandError>>,
     },
+    /// `pairway blocks release BLOCK`
+    ReleaseBlock {
+        /// The block.
+        block: Block,
+        /// Even if it is in use or needed.
+        force: bool,
+        /// What has come of it, or what is wrong.
+        answer: oneshot::Sender<Result<Released, CommandError>>,
+    },
     /// `pairway node delete NAME`
     DeleteNode {
         /// The node.
@@ -319,7 +347,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct CommandError {
-    /// A stable word: `not-found`, `fresh`, `exhausted`, `store`.
+    /// A stable word: `not-found`, `not-held`, `fresh`, `in-use`, `needed`, `last-block`, `exhausted`, `store`.
     pub code: String,
     /// What is wrong.
     pub message: String,

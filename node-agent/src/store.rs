@@ -22,8 +22,8 @@ pub trait Store: Send + Sync {
     /// Snapshots; `None` until the first complete list. A store that fails keeps the last snapshot and says so in [`Store::health`].
     fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>>;
 
-    /// `Ok` while the store answers; else what is wrong, for people.
-    fn health(&self) -> watch::Receiver<Result<(), String>>;
+    /// `Ok` while the store answers; else what is wrong.
+    fn health(&self) -> watch::Receiver<Health>;
 
     /// Creates or replaces the record of a node. Unknown fields of the stored record are kept.
     async fn publish(&self, record: &NodeRecord) -> Result<(), StoreError>;
@@ -40,11 +40,15 @@ pub trait Store: Send + Sync {
     /// Removes a claim if `holder` holds it; remembers when. `Ok(false)` if it is not held by `holder`.
     async fn release(&self, block: Block, holder: &NodeName) -> Result<bool, StoreError>;
 
+    /// Writes the record of a claim anew if what stands under its name can't be read. What can be read stays as it is.
+    /// Only for the node that knows the claim to be its own: for everybody else the name alone holds the block.
+    async fn mend_claim(&self, claim: &Claim) -> Result<ClaimOutcome, StoreError>;
+
     /// Creates the pool's record, or says what stands there.
     async fn ensure_pool(&self, pool: &PoolRecord) -> Result<PoolOutcome, StoreError>;
 
-    /// Removes a pool's record; the caller has made sure that no block of it is held.
-    async fn remove_pool(&self, cidr: IpNet) -> Result<(), StoreError>;
+    /// Removes a pool's record; `Ok(false)` if a claim within the pool forbids that.
+    async fn remove_pool(&self, cidr: IpNet) -> Result<bool, StoreError>;
 
     /// Releases all claims of a node and removes its record. `Ok(false)` if there was neither.
     async fn remove_node(&self, node: &NodeName) -> Result<bool, StoreError>;
@@ -57,6 +61,25 @@ pub const FORGET_RELEASED_AFTER: SignedDuration = SignedDuration::from_hours(24)
 #[must_use]
 pub fn overlap(one: IpNet, other: IpNet) -> bool {
     one.contains(&other) || other.contains(&one)
+}
+
+/// `Ok` while a store answers.
+pub type Health = Result<(), StoreTrouble>;
+
+/// What is wrong with a store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct StoreTrouble {
+    /// For people, with what to do.
+    pub text: String,
+    /// It is this node that has lost the store, which other nodes may go on using: a mount is missing here.
+    pub detached: bool,
+}
+
+impl From<String> for StoreTrouble {
+    fn from(text: String) -> Self {
+        Self { text, detached: false }
+    }
 }
 
 /// What became of a claim.

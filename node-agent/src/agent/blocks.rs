@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::name::NameGate;
-use crate::claims::{ClaimKeeper, Claims, HEARTBEAT};
+use crate::claims::{ClaimKeeper, Claims, HEARTBEAT, Release, Released};
 use crate::node::{Block, NodeName, NodeRecord, Snapshot};
 use crate::plan::Finding;
 use crate::status::CommandError;
@@ -24,17 +24,32 @@ use crate::telemetry::chain;
 pub(super) struct Blocks {
     /// Blocks held, oldest first; a lost one is not among them.
     pub held: Vec<Block>,
+    /// Those that other nodes have by now.
+    pub lost: Vec<Block>,
     /// What an operator should know.
     pub findings: BTreeSet<Finding>,
     /// Another agent has this node's name: nothing else is known, and nothing is to be touched.
     pub name_taken: bool,
 }
 
-/// One more block per family, or one from this pool.
+/// What is asked of the keeper.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub pool: Option<IpNet>,
-    pub answer: oneshot::Sender<Result<Vec<String>, CommandError>>,
+pub(super) enum Request {
+    /// One more block per family, or one from this pool.
+    Claim { pool: Option<IpNet>, answer: oneshot::Sender<Result<Vec<String>, CommandError>> },
+    /// Give this block back.
+    Release { block: Block, force: bool, answer: oneshot::Sender<Result<Released, CommandError>> },
+}
+
+impl Request {
+    /// Answers that it is not done.
+    pub(super) fn refuse(self, error: CommandError) {
+        // Nobody waits any more if the client has gone.
+        match self {
+            Self::Claim { answer, .. } => drop(answer.send(Err(error))),
+            Self::Release { answer, .. } => drop(answer.send(Err(error))),
+        }
+    }
 }
 
 /// What the keeper reads and writes.
@@ -65,12 +80,13 @@ impl Keeper {
             if let (Some(record), Some(snapshot)) = (&record, &snapshot) {
                 let store = self.store.as_ref();
                 if let Some(taken) = self.gate.look(store, record, claims.remembers(), snapshot).await {
-                    if let Some(Request { answer, .. }) = request.take() {
-                        drop(answer.send(Err(name_taken(&taken.finding.message))));
+                    if let Some(request) = request.take() {
+                        request.refuse(name_taken(&taken.finding.message));
                     }
                     wake = Instant::now() + taken.again_in;
                     self.show(Blocks {
                         held: Vec::new(),
+                        lost: Vec::new(),
                         findings: [taken.finding].into(),
                         name_taken: true,
                     });
@@ -79,14 +95,29 @@ impl Keeper {
                     }
                     return;
                 }
-                if let Some(Request { pool, answer }) = request.take() {
-                    let more =
-                        claims.claim_more(store, &config, record, snapshot, pool, Timestamp::now()).await;
-                    let texts = more.map(|blocks| blocks.iter().map(Block::to_string).collect());
-                    // Nobody waits any more if the client has gone.
-                    drop(answer.send(texts));
+                let before = claims.held();
+                let mut release = None;
+                match request.take() {
+                    Some(Request::Claim { pool, answer }) => {
+                        let more =
+                            claims.claim_more(store, &config, record, snapshot, pool, Timestamp::now()).await;
+                        let texts = more.map(|blocks| blocks.iter().map(Block::to_string).collect());
+                        // Nobody waits any more if the client has gone.
+                        drop(answer.send(texts));
+                    }
+                    Some(Request::Release { block, force, answer }) => {
+                        let now = Timestamp::now();
+                        let order = Release { block, force };
+                        let result = claims.release(store, &config, record, snapshot, order, now).await;
+                        release = Some((result, answer));
+                    }
+                    None => (),
                 }
                 let found = claims.pass(store, &config, record, snapshot, Timestamp::now()).await;
+                if let Some((result, answer)) = release {
+                    // What takes its place belongs to the answer.
+                    drop(answer.send(result.map(|released| released.followed_by(&before, &found))));
+                }
                 if let Some(after) = found.retry_after {
                     wake = wake.min(Instant::now() + after);
                 }
@@ -100,8 +131,8 @@ impl Keeper {
             } else {
                 // Nothing to do before both are known.
                 wake = Instant::now() + HEARTBEAT;
-                if let Some(Request { answer, .. }) = request.take() {
-                    drop(answer.send(Err(not_yet(snapshot.is_some()))));
+                if let Some(request) = request.take() {
+                    request.refuse(not_yet(snapshot.is_some()));
                 }
             }
             if !self.wait(&mut snapshots, &mut request, wake).await {
@@ -142,7 +173,12 @@ impl Keeper {
                 format!("can't give a sign of life, other nodes may take this one for gone: {problem}"),
             ));
         }
-        self.show(Blocks { held: claims.blocks(), findings, name_taken: false });
+        self.show(Blocks {
+            held: claims.blocks(),
+            lost: claims.lost.iter().map(|lost| lost.block).collect(),
+            findings,
+            name_taken: false,
+        });
     }
 
     fn show(&self, blocks: Blocks) {

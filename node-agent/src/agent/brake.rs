@@ -2,10 +2,10 @@
 //!
 //! A peer vanishes, wholly or in part, when its record goes or a claim of it that no other takes the place of.
 //! If more than a share of all peers vanish within a short time (`brake` in the configuration), they are kept with
-//! what was last known of them, until it is back, a later snapshot confirms the loss or a grace time is over. Where this node's own record or
-//! claims vanish with them, one peer is enough: then it is the store that lost something, also in a cluster of
-//! two. A store that has lost everything gets the records of the living back within that time: one by one, a
-//! peer's claims too, and what has not come back yet is kept as long as what is away altogether.
+//! what was last known of them, until it is back, a later snapshot confirms the loss or a grace time is over. Where
+//! this node's own record or claims vanish with them, one peer is enough, of however many: then it is the store that
+//! lost something. A store that has lost everything gets the records of the living back within that time: one by one,
+//! a peer's claims too, and what has not come back yet is kept as long as what is away altogether.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub(super) struct Brake {
     own: bool,
     /// When they vanished.
     own_lost: Option<Instant>,
+    /// The last snapshot of a store that was not being filled again.
+    whole: Option<Arc<Snapshot>>,
 }
 
 #[derive(Debug, Clone)]
@@ -82,6 +84,14 @@ impl Brake {
         now: Instant,
         answering: bool,
     ) -> Braked {
+        let snapshot = if snapshot.rebuilding {
+            // Whoever is missing afterwards went with our own.
+            self.own_lost = Some(now);
+            &self.whole.clone().unwrap_or_else(|| Arc::clone(snapshot))
+        } else {
+            self.whole = Some(Arc::clone(snapshot));
+            snapshot
+        };
         let present = peers(own, snapshot);
         let own_present = snapshot.nodes.contains_key(own)
             && snapshot.claims.values().any(|claim| claim.holder.as_ref() == Some(own));
@@ -123,8 +133,8 @@ impl Brake {
         let gone = self.vanished.len();
         let all = self.known.keys().chain(self.vanished.keys()).collect::<BTreeSet<_>>().len();
         let store_lost = self.own_lost.is_some_and(|since| now.duration_since(since) < limits.within);
-        let at_least = if store_lost { 1 } else { limits.at_least };
-        if too_many(limits.share, at_least, gone, all) {
+        let (share, at_least) = if store_lost { (0, 1) } else { (limits.share, limits.at_least) };
+        if too_many(share, at_least, gone, all) {
             for vanished in self.vanished.values_mut() {
                 vanished.held = true;
             }

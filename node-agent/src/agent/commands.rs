@@ -7,16 +7,21 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Agent, Task, blocks, spawn};
-use crate::claims;
-use crate::node::NodeName;
+use super::{Agent, Task, blocks, in_use, spawn};
+use crate::claims::{self, Released};
+use crate::dataplane::Gone;
+use crate::node::{Block, NodeName};
 use crate::status::{Command, CommandError};
 use crate::store::Store;
+use crate::telemetry::chain;
 
 impl Agent {
     /// Does what is asked, or has it done by a task.
-    pub(super) fn command(&mut self, command: Command) {
+    pub(super) async fn command(&mut self, command: Command) -> Result<(), Gone> {
         match command {
+            Command::ReleaseBlock { block, force, answer } => {
+                self.release_block(block, force, answer).await?;
+            }
             Command::ClaimBlock { pool, answer } => {
                 claim_block(&self.config, &self.block_requests, pool, answer);
             }
@@ -29,7 +34,45 @@ impl Agent {
                 });
             }
         }
+        Ok(())
     }
+
+    /// Hands the order to the keeper of the blocks, unless the kernel shows that the block's addresses are in use.
+    async fn release_block(
+        &mut self,
+        block: Block,
+        force: bool,
+        answer: oneshot::Sender<Result<Released, CommandError>>,
+    ) -> Result<(), Gone> {
+        let request = blocks::Request::Release { block, force, answer };
+        if !force {
+            match self.dataplane.observe(vec![block.net()]).await? {
+                Ok(observed) => {
+                    let users = in_use::users(&observed, block);
+                    if !users.is_empty() {
+                        request.refuse(in_use::refusal(block, &users));
+                        return Ok(());
+                    }
+                }
+                Err(problem) => {
+                    request.refuse(error(
+                        "kernel",
+                        format!("whether {block} is in use can't be seen: {}", chain(&problem)),
+                        "try again; --force gives it back without a look",
+                    ));
+                    return Ok(());
+                }
+            }
+        }
+        if let Err(full) = self.block_requests.try_send(request) {
+            full.into_inner().refuse(busy());
+        }
+        Ok(())
+    }
+}
+
+fn busy() -> CommandError {
+    error("busy", "too many claims are under way", "try again in a moment")
 }
 
 fn error(code: &str, message: impl Into<String>, hint: &str) -> CommandError {
@@ -47,9 +90,8 @@ fn claim_block(
         Ok(pool) => pool,
         Err(error) => return drop(answer.send(Err(error))),
     };
-    if let Err(full) = requests.try_send(blocks::Request { pool, answer }) {
-        let blocks::Request { answer, .. } = full.into_inner();
-        drop(answer.send(Err(error("busy", "too many claims are under way", "try again in a moment"))));
+    if let Err(full) = requests.try_send(blocks::Request::Claim { pool, answer }) {
+        full.into_inner().refuse(busy());
     }
 }
 

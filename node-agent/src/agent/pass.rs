@@ -8,7 +8,7 @@ use vxlan::{Observed, Report, State};
 use super::between::Outcome;
 use super::brake::Held;
 use super::repairs::{self, Before};
-use super::{Agent, blocks, present, speaker};
+use super::{Agent, blocks, in_use, present, speaker};
 use crate::dataplane::Gone;
 use crate::node::{NodeName, Snapshot};
 use crate::plan::{self, Finding, PairMemory, Plan, World};
@@ -45,6 +45,9 @@ impl Agent {
         let snapshot = self.snapshots.borrow_and_update().clone();
         let answering = self.store_findings(snapshot.as_deref());
         let nothing = Snapshot::default();
+        if self.health.borrow().as_ref().is_err_and(|trouble| trouble.detached) {
+            outcome = outcome.not_ready("store");
+        }
         let watched = plan::watched(&self.config, snapshot.as_deref().unwrap_or(&nothing));
         self.kernel_events.watch(watched.clone());
         if let Some(deaf) = &self.state.deaf {
@@ -212,11 +215,17 @@ impl Agent {
         self.note_repairs(plan, &observed, &report, now);
         self.state.present = present::present(&observed.ours, &report.applied);
         self.count_changes(&report, plan);
+        let lost = self.blocks.borrow().as_ref().map_or_else(Vec::new, |blocks| blocks.lost.clone());
         for conflict in &report.conflicts {
             self.state.findings.insert(Finding::new(
                 "Conflict",
                 &conflict.wanted,
-                format!("{} is in the way of {}: {}", conflict.found, conflict.wanted, conflict.hint),
+                format!(
+                    "{} is in the way of {}: {}",
+                    conflict.found,
+                    conflict.wanted,
+                    in_use::hint(conflict, &lost)
+                ),
             ));
         }
         let failures: Vec<String> = report

@@ -9,6 +9,7 @@ use super::Agent;
 use super::conditions::CONFIG_REFUSED;
 use crate::plan::Finding;
 use crate::status::{Published, Status, rfc3339};
+use crate::store::Health;
 
 mod tables;
 
@@ -68,13 +69,14 @@ impl Agent {
                 .unwrap_or_default(),
             routes: state.plan.as_ref().map(|plan| tables::routes(plan, &state.present)).unwrap_or_default(),
             neighbors: state.plan.as_ref().map(|plan| tables::neighbors(plan, &sessions)).unwrap_or_default(),
+            blocks: tables::blocks(&self.name, &blocks, self.snapshots.borrow().as_deref()),
             counters: state.counters.clone(),
         };
         self.published.send_replace(Arc::new(published));
     }
 }
 
-fn store_text(store: &config::Store, health: &Result<(), String>) -> String {
+fn store_text(store: &config::Store, health: &Health) -> String {
     let config::Store::File { path, .. } = store;
     match health {
         Ok(()) => format!("file {}", path.display()),

@@ -3,6 +3,8 @@
 mod fabric;
 mod harness;
 
+mod blocks;
+mod crowd;
 mod faults;
 mod names;
 mod paths;

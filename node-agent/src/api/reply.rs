@@ -1,10 +1,10 @@
 //! Requests and replies of the API beside those of [`crate::status`]. The CLI prints the same values with `-o json`.
 
-use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::status::Published;
+use crate::claims;
+pub use crate::status::BlockEntry;
 
 /// Any failure, of the API and of a command with `-o json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -68,42 +68,6 @@ impl ErrorBody {
     }
 }
 
-/// An entry of `pairway blocks list -o json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BlockEntry {
-    /// The block, a CIDR string.
-    pub block: String,
-    /// `ipv4` or `ipv6`.
-    pub family: String,
-    /// Node that holds it.
-    pub node: String,
-    /// It is this node's.
-    pub own: bool,
-}
-
-impl BlockEntry {
-    /// This node's blocks and those of its peers, sorted by address.
-    #[must_use]
-    pub fn all(published: &Published) -> Vec<Self> {
-        let entry = |block: &String, node: &str, own| Self {
-            block: block.clone(),
-            family: if block.contains(':') { "ipv6" } else { "ipv4" }.to_owned(),
-            node: node.to_owned(),
-            own,
-        };
-        let status = &published.status;
-        let own = status.blocks.iter().map(|block| entry(block, &status.node, true));
-        let peers = published
-            .pairs
-            .iter()
-            .flat_map(|pair| pair.blocks.iter().map(|block| entry(block, &pair.peer, false)));
-        let mut all: Vec<Self> = own.chain(peers).collect();
-        all.sort_by_cached_key(|entry| (entry.block.parse::<IpNet>().ok(), entry.node.clone()));
-        all
-    }
-}
-
 /// Body of `POST /v1/blocks/claim`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +82,57 @@ pub struct ClaimRequest {
 pub struct Claimed {
     /// The new blocks, CIDR strings.
     pub blocks: Vec<String>,
+}
+
+/// Body of `POST /v1/blocks/release`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRequest {
+    /// The block, a CIDR string.
+    pub block: String,
+    /// Even if it is in use or needed.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `pairway blocks release -o json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Released {
+    /// The block, a CIDR string.
+    pub block: String,
+    /// The node that has the block, if it was lost to that one: it was only forgotten here. Else null.
+    pub lost_to: Option<String>,
+    /// Blocks claimed in its place because of `blocks.perNode`, CIDR strings.
+    pub claimed: Vec<String>,
+    /// The tunnel address of this node that has changed with it; null if it has not.
+    pub tunnel_address: Option<TunnelChange>,
+    /// Other nodes leave the block alone for so long, unless nothing else is free.
+    pub reuse_after_seconds: u64,
+}
+
+/// A tunnel address that changes with a block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelChange {
+    /// What it was.
+    pub from: String,
+    /// What it is; null if this node has no block of the family any more.
+    pub to: Option<String>,
+}
+
+impl From<claims::Released> for Released {
+    fn from(released: claims::Released) -> Self {
+        Self {
+            block: released.block.to_string(),
+            lost_to: released.lost_to.map(|holder| holder.to_string()),
+            claimed: released.claimed.iter().map(ToString::to_string).collect(),
+            tunnel_address: released
+                .tunnel_address
+                .map(|(from, to)| TunnelChange { from: from.to_string(), to: to.map(|to| to.to_string()) }),
+            reuse_after_seconds: released.reuse_after.as_secs(),
+        }
+    }
 }
 
 /// Body of `POST /v1/nodes/delete`.

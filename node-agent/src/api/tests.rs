@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::reply::BlockEntry;
+use crate::claims;
 use crate::fixtures;
 
 use axum::body::Body;
@@ -12,14 +12,22 @@ use tower_service::Service as _;
 struct Fixture {
     agent: AgentHandle,
     commands: mpsc::Receiver<Command>,
-    _published: watch::Sender<Arc<Published>>,
+    published: watch::Sender<Arc<Published>>,
+}
+
+/// The agent's status shows these blocks from now on.
+fn holds(publisher: &watch::Sender<Arc<Published>>, blocks: &[&str]) {
+    publisher.send_modify(|published| {
+        let status = &mut Arc::make_mut(published).status;
+        status.blocks = blocks.iter().map(|block| (*block).to_owned()).collect();
+    });
 }
 
 fn fixture() -> Fixture {
     let (publisher, published) = watch::channel(Arc::new(fixtures::published()));
     let (sender, commands) = mpsc::channel(4);
     let agent = AgentHandle { published, commands: sender };
-    Fixture { agent, commands, _published: publisher }
+    Fixture { agent, commands, published: publisher }
 }
 
 async fn send(agent: &AgentHandle, request: Request<Body>) -> (StatusCode, Value) {
@@ -51,28 +59,11 @@ async fn what_is_published_is_what_is_served() {
         ("/v1/pairs", serde_json::to_value(&published.pairs).unwrap()),
         ("/v1/routes", serde_json::to_value(&published.routes).unwrap()),
         ("/v1/bgp/neighbors", serde_json::to_value(&published.neighbors).unwrap()),
-        ("/v1/blocks", serde_json::to_value(BlockEntry::all(&published)).unwrap()),
+        ("/v1/blocks", serde_json::to_value(&published.blocks).unwrap()),
     ];
     for (path, value) in expected {
         assert_eq!(get(&fixture.agent, path).await, (StatusCode::OK, value), "{path}");
     }
-}
-
-#[tokio::test]
-async fn blocks_are_sorted_as_addresses_with_their_holders() {
-    let blocks: Vec<(String, String, bool)> = BlockEntry::all(&fixtures::published())
-        .into_iter()
-        .map(|entry| (entry.block, entry.node, entry.own))
-        .collect();
-    let expected = [
-        ("10.244.1.0/24", "n1", true),
-        ("10.244.2.0/24", "n2", false),
-        ("10.244.10.0/24", "n3", false),
-        ("fd10:244:0:1::/64", "n1", true),
-        ("fd10:244:0:2::/64", "n2", false),
-    ]
-    .map(|(block, node, own)| (block.to_owned(), node.to_owned(), own));
-    assert_eq!(blocks, expected);
 }
 
 #[tokio::test]
@@ -82,6 +73,7 @@ async fn commands_reach_the_agent_and_their_answers_come_back() {
         let Some(Command::ClaimBlock { pool, answer }) = fixture.commands.recv().await else { panic!() };
         assert_eq!(pool.as_deref(), Some("10.244.0.0/16"));
         answer.send(Ok(vec!["10.244.9.0/24".to_owned()])).unwrap();
+        holds(&fixture.published, &["10.244.1.0/24", "10.244.9.0/24"]);
         let Some(Command::ClaimBlock { pool: None, answer }) = fixture.commands.recv().await else {
             panic!()
         };
@@ -96,8 +88,23 @@ async fn commands_reach_the_agent_and_their_answers_come_back() {
         };
         assert_eq!((name.as_str(), force), ("n3", true));
         answer.send(Ok(vec!["10.244.10.0/24".to_owned()])).unwrap();
+        let Some(Command::ReleaseBlock { block, force, answer }) = fixture.commands.recv().await else {
+            panic!()
+        };
+        assert_eq!((block.to_string().as_str(), force), ("10.244.1.0/24", true));
+        let released = claims::Released {
+            block,
+            lost_to: None,
+            claimed: vec![Block::new("10.244.3.0/24".parse().unwrap())],
+            tunnel_address: Some((block.network(), Some("10.244.3.0".parse().unwrap()))),
+            reuse_after: Duration::from_secs(600),
+        };
+        answer.send(Ok(released)).unwrap();
+        // Not before both are shown.
+        holds(&fixture.published, &["10.244.9.0/24"]);
+        holds(&fixture.published, &["10.244.3.0/24", "10.244.9.0/24"]);
     };
-    let service = &fixture.agent;
+    let service = &fixture.agent.clone();
     let caller = async {
         assert_eq!(
             post(service, "/v1/blocks/claim", r#"{"pool": "10.244.0.0/16"}"#).await,
@@ -113,8 +120,46 @@ async fn commands_reach_the_agent_and_their_answers_come_back() {
             post(service, "/v1/nodes/delete", r#"{"name": "n3", "force": true}"#).await,
             (StatusCode::OK, json!({"node": "n3", "released": ["10.244.10.0/24"]}))
         );
+        let released = json!({
+            "block": "10.244.1.0/24", "lostTo": null, "claimed": ["10.244.3.0/24"],
+            "tunnelAddress": {"from": "10.244.1.0", "to": "10.244.3.0"}, "reuseAfterSeconds": 600,
+        });
+        assert_eq!(
+            post(service, "/v1/blocks/release", r#"{"block": "10.244.1.0/24", "force": true}"#).await,
+            (StatusCode::OK, released)
+        );
     };
     tokio::join!(agent, caller);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_waits_until_the_status_shows_what_was_done() {
+    let mut fixture = fixture();
+    let (sender, mut answered) = oneshot::channel();
+    let service = fixture.agent.clone();
+    let caller = async move {
+        let answer = post(&service, "/v1/blocks/claim", "{}").await;
+        sender.send(answer).unwrap();
+    };
+    let agent = async {
+        let Some(Command::ClaimBlock { answer, .. }) = fixture.commands.recv().await else { panic!() };
+        answer.send(Ok(vec!["10.244.9.0/24".to_owned()])).unwrap();
+        holds(&fixture.published, &["10.244.1.0/24"]);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(answered.try_recv().is_err(), "it is not shown yet");
+        holds(&fixture.published, &["10.244.1.0/24", "10.244.9.0/24"]);
+        assert_eq!(answered.await.unwrap().0, StatusCode::OK);
+    };
+    tokio::join!(caller, agent);
+
+    let service = fixture.agent.clone();
+    let agent = async {
+        let Some(Command::ClaimBlock { answer, .. }) = fixture.commands.recv().await else { panic!() };
+        answer.send(Ok(vec!["10.244.8.0/24".to_owned()])).unwrap();
+    };
+    let ((status, reply), ()) = tokio::join!(post(&service, "/v1/blocks/claim", "{}"), agent);
+    assert_eq!((status, &reply["error"]["code"]), (StatusCode::GATEWAY_TIMEOUT, &json!("timeout")));
+    assert!(reply["error"]["message"].as_str().unwrap().contains("done in the store"), "{reply}");
 }
 
 #[tokio::test]
@@ -127,6 +172,9 @@ async fn malformed_requests_get_json_errors_and_never_reach_the_agent() {
         ("/v1/blocks/claim", r#"{"pol": 1}"#, StatusCode::UNPROCESSABLE_ENTITY, "malformed"),
         ("/v1/blocks/claim", r#"{"pool": "all"}"#, StatusCode::BAD_REQUEST, "invalid"),
         ("/v1/blocks/claim", huge.as_str(), StatusCode::PAYLOAD_TOO_LARGE, "malformed"),
+        ("/v1/blocks/release", "{}", StatusCode::UNPROCESSABLE_ENTITY, "malformed"),
+        ("/v1/blocks/release", r#"{"block": "10.244.7.0"}"#, StatusCode::BAD_REQUEST, "invalid"),
+        ("/v1/blocks/release", r#"{"block": "10.244.7.1/24"}"#, StatusCode::BAD_REQUEST, "invalid"),
         ("/v1/nodes/delete", "{}", StatusCode::UNPROCESSABLE_ENTITY, "malformed"),
         ("/v1/nodes/delete", r#"{"name": "../etc"}"#, StatusCode::BAD_REQUEST, "invalid"),
         ("/v1/status", "{}", StatusCode::METHOD_NOT_ALLOWED, "unknown-method"),

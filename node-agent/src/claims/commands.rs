@@ -74,7 +74,12 @@ pub async fn release_own(
     let snapshot = match tokio::time::timeout(patience, snapshots.wait_for(Option::is_some)).await {
         Ok(Ok(snapshot)) => snapshot.clone().unwrap_or_default(),
         Ok(Err(_)) | Err(_) => {
-            let why = store.health().borrow().clone().err().unwrap_or_else(|| "no answer".to_owned());
+            let why = store
+                .health()
+                .borrow()
+                .clone()
+                .err()
+                .map_or_else(|| "no answer".to_owned(), |trouble| trouble.text);
             return Err(refusal(
                 "store",
                 format!("the store does not answer: {why}"),

@@ -109,8 +109,9 @@ pub(super) fn block_lost(lost: &LostBlock) -> Condition {
         subject: lost.block.to_string(),
         message: format!(
             "{} was this node's and is held by {} now: it is not announced here any more, and pods with its addresses \
-             can't be reached from other nodes; restart them",
-            lost.block, lost.holder
+             can't be reached from other nodes; restart them, and leave the routes of the container network to them until \
+             then (`pairway blocks release {}` forgets the block)",
+            lost.block, lost.holder, lost.block
         ),
     }
 }
@@ -120,8 +121,8 @@ pub(super) fn unreadable(block: Block) -> Condition {
         kind: "ClaimUnreadable",
         subject: block.to_string(),
         message: format!(
-            "the record of this node's claim can't be read, so other nodes may not route {block}: remove the record, \
-             it is made again at once"
+            "the record of this node's claim can't be read, so other nodes may not route {block}: it is written anew when \
+             nobody else has done so for a minute, or at once if you remove it"
         ),
     }
 }

@@ -57,12 +57,12 @@ pub(super) fn outcome(pool: &Pool, outcome: &PoolOutcome) -> Standing {
         PoolOutcome::Agreed => Standing::Agreed,
         PoolOutcome::BlockPrefixDiffers(stored) => Standing::Mismatch(format!(
             "the cluster cuts blocks of /{stored} from {}, the configuration says blockPrefix: {}; nothing is claimed \
-             from it: set it back to {stored}, or release every block of the pool first",
+             from it: set it back to {stored}, or release every block of the pool first (`pairway blocks release`)",
             pool.cidr, pool.block_prefix
         )),
         PoolOutcome::Overlaps(other) => Standing::Mismatch(format!(
             "{} overlaps the cluster's pool {other}; nothing is claimed from it: configure {other}, or release every \
-             block of it first",
+             block of it first (`pairway blocks release`)",
             pool.cidr
         )),
     }
@@ -78,7 +78,7 @@ pub(super) fn homeless<'a>(
         subject: block.to_string(),
         message: format!(
             "this node holds {block}, which no configured pool covers; it stays and is routed: configure its pool again \
-             (disabled: true stops new claims), or release the block"
+             (disabled: true stops new claims), or give it back (`pairway blocks release {block}`)"
         ),
     })
 }
@@ -126,7 +126,7 @@ pub fn refused_changes(
         if let Some((block, holder)) = holders.first_key_value() {
             let holder = holder.map_or_else(|| "this node".to_owned(), ToString::to_string);
             refused.push(format!(
-                "pool {} can't {change} while {} ({block} by {holder}{}); set disabled: true on it, and release them first",
+                "pool {} can't {change} while {} ({block} by {holder}{}); set disabled: true on it, and give them back first (`pairway blocks release` on their nodes)",
                 pool.cidr,
                 match holders.len() {
                     1 => "1 of its blocks is held".to_owned(),

@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) lost: BTreeMap<Block, LostBlock>,
     /// Blocks that were ours, the latest first.
     pub(super) former: Vec<Block>,
+    /// Blocks that were given back by order, and when.
+    pub(super) given_back: BTreeMap<Block, Timestamp>,
 }
 
 /// A block that another node holds by now (DESIGN, invariant 13).
@@ -46,7 +48,13 @@ pub struct LostBlock {
 
 impl State {
     pub(super) fn new(node: NodeName) -> Self {
-        Self { node, held: BTreeMap::new(), lost: BTreeMap::new(), former: Vec::new() }
+        Self {
+            node,
+            held: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            former: Vec::new(),
+            given_back: BTreeMap::new(),
+        }
     }
 
     /// The latest first, each once.
@@ -158,6 +166,15 @@ struct StateDto {
     lost: Vec<LostDto>,
     #[serde(default)]
     former: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    given_back: Vec<GivenBackDto>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GivenBackDto {
+    block: String,
+    at: Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -200,6 +217,11 @@ fn to_dto(state: &State) -> StateDto {
             })
             .collect(),
         former: state.former.iter().map(ToString::to_string).collect(),
+        given_back: state
+            .given_back
+            .iter()
+            .map(|(block, at)| GivenBackDto { block: block.to_string(), at: *at })
+            .collect(),
     }
 }
 
@@ -225,5 +247,8 @@ fn from_dto(dto: StateDto) -> Result<State, String> {
         state.former.push(block(former)?);
     }
     state.former.truncate(MOST_FORMER);
+    for given in dto.given_back {
+        state.given_back.insert(block(&given.block)?, given.at);
+    }
     Ok(state)
 }

@@ -48,6 +48,16 @@ impl Node {
         self.keeper.claim_more(&self.store, &self.config, &self.record, &snapshot, pool, self.now).await
     }
 
+    /// `pairway blocks release`, and the pass that follows.
+    async fn give_back(&mut self, block: Block, force: bool) -> Result<Released, CommandError> {
+        let (snapshot, before) = (self.snapshot(), self.keeper.held());
+        let released = self
+            .keeper
+            .release(&self.store, &self.config, &self.record, &snapshot, Release { block, force }, self.now)
+            .await?;
+        Ok(released.followed_by(&before, &self.pass().await))
+    }
+
     async fn restart(&mut self) {
         self.keeper = ClaimKeeper::open(self.record.name.clone(), self.directory.path().to_owned()).await;
     }
@@ -303,7 +313,9 @@ async fn the_record_of_a_pool_that_was_lost_alone_comes_back() {
     let mut node = Node::new("n1", &store, &[POOL]).await;
     let claims = node.pass().await;
     let before = store.contents().pools;
-    store.remove_pool("10.244.0.0/16".parse().unwrap()).await.unwrap();
+    let cidr = "10.244.0.0/16".parse().unwrap();
+    assert!(!store.remove_pool(cidr).await.unwrap(), "a block of it is claimed");
+    store.tamper(|contents| drop(contents.pools.remove(&cidr)));
     assert_eq!(node.pass().await, claims);
     assert_eq!((before.len(), store.contents().pools), (1, before));
 }
@@ -440,6 +452,36 @@ async fn an_unreadable_claim_stays_ours_and_is_reported() {
         contents.claims.remove(&mine);
     });
     assert_eq!(node.pass().await, before);
+
+    // Or it waits: if nobody else has mended the record after a minute, it is this node's.
+    store.tamper(|contents| contents.claims.get_mut(&mine).unwrap().holder = None);
+    node.restart().await;
+    node.pass().await;
+    node.after(59);
+    assert_eq!(kinds(&node.pass().await), [("ClaimUnreadable", mine.to_string().as_str())]);
+    node.after(1);
+    node.pass().await;
+    assert_eq!(node.pass().await, before);
+    assert_eq!(store.contents().claims[&mine].holder, Some(name("n1")));
+}
+
+#[tokio::test]
+async fn a_record_of_ours_that_breaks_is_written_anew_at_once() {
+    let store = MemoryStore::new();
+    let (mut node, mut other) =
+        (Node::new("n1", &store, &[POOL]).await, Node::new("n2", &store, &[POOL]).await);
+    let before = node.pass().await;
+    other.pass().await;
+    let whole = store.contents().claims;
+    let mine = before.held[0].block;
+    // What stands in `claims` is the last good content.
+    store.tamper(|contents| contents.unreadable.extend([mine]));
+    let calls = other.store.calls();
+    other.pass().await;
+    assert_eq!(other.store.calls(), calls, "others never touch it");
+    assert_eq!(node.pass().await, before);
+    assert!(store.contents().unreadable.is_empty());
+    assert_eq!(store.contents().claims, whole);
 }
 
 #[tokio::test]
@@ -566,8 +608,8 @@ fn pools_change_only_as_far_as_nothing_is_held() {
     assert_eq!(
         refused(&["{ cidr: 10.3.0.0/16, blockPrefix: 26 }", "{ cidr: 10.2.0.0/16, blockPrefix: 26 }"]),
         [
-            "pool 10.1.0.0/16 can't be removed while 2 of its blocks are held (10.1.7.0/24 by n2, ...); set disabled: true on it, and release them first",
-            "pool 10.2.0.0/16 can't change its blockPrefix from 24 to 26 while 1 of its blocks is held (10.2.9.0/24 by this node); set disabled: true on it, and release them first",
+            "pool 10.1.0.0/16 can't be removed while 2 of its blocks are held (10.1.7.0/24 by n2, ...); set disabled: true on it, and give them back first (`pairway blocks release` on their nodes)",
+            "pool 10.2.0.0/16 can't change its blockPrefix from 24 to 26 while 1 of its blocks is held (10.2.9.0/24 by this node); set disabled: true on it, and give them back first (`pairway blocks release` on their nodes)",
         ]
     );
     let fine = [

@@ -5,18 +5,30 @@ use ipnet::IpNet;
 
 use super::client::Client;
 use super::output::{Failure, Format, Printed};
-use super::table::{table, terminal_width, yes};
-use crate::api::reply::{BlockEntry, ClaimRequest, Claimed};
+use super::table::{printable, span, table, terminal_width, yes};
+use crate::api::reply::{BlockEntry, ClaimRequest, Claimed, ReleaseRequest, Released, TunnelChange};
 
 /// What to do with blocks.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show the blocks of this node and of its peers.
+    /// Show the blocks of every node.
     List(Filter),
     /// Claim one more block for this node.
     Claim {
         /// Pool to claim from, as in the configuration; without it one block of every family.
         pool: Option<IpNet>,
+    },
+    /// Give one block of this node back.
+    ///
+    /// Other nodes leave it alone for `blocks.reuseAfter`, and this one does not take it again by itself before that.
+    /// Refused while routes or addresses of this node show that pods use it, and where `blocks.perNode` would claim
+    /// another one in its place at once. A block that was lost to another node (`BlockLost`) is forgotten.
+    Release {
+        /// The block, a CIDR.
+        block: IpNet,
+        /// Even if it is in use, needed or the last one.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -48,6 +60,38 @@ pub(super) async fn claim(client: &Client, pool: Option<IpNet>, format: Format) 
     })
 }
 
+pub(super) async fn release(
+    client: &Client,
+    block: IpNet,
+    force: bool,
+    format: Format,
+) -> Result<Printed, Failure> {
+    let request = ReleaseRequest { block: block.to_string(), force };
+    let released: Released = client.post("/v1/blocks/release", &request).await?;
+    Printed::value(format, &released, released_text)
+}
+
+fn released_text(released: &Released) -> String {
+    let block = printable(&released.block);
+    let mut text = match &released.lost_to {
+        Some(holder) => format!("forgot {block}, which {} holds\n", printable(holder)),
+        None => {
+            let rest = span(released.reuse_after_seconds);
+            format!("released {block}; other nodes leave it alone for {rest} if they can\n")
+        }
+    };
+    for block in &released.claimed {
+        text.push_str(&format!("claimed {} in its place\n", printable(block)));
+    }
+    if let Some(TunnelChange { from, to }) = &released.tunnel_address {
+        let to = to
+            .as_deref()
+            .map_or_else(|| "there is none any more".to_owned(), |to| format!("it is {} now", printable(to)));
+        text.push_str(&format!("the tunnel address {} has gone with it: {to}\n", printable(from)));
+    }
+    text
+}
+
 fn text(blocks: &[BlockEntry], width: Option<u16>) -> String {
     let rows = blocks.iter().map(|entry| [entry.block.clone(), entry.node.clone(), yes(entry.own)]);
     table(["BLOCK", "NODE", "OWN"], rows, width)
@@ -70,6 +114,45 @@ mod tests {
             fd10:244:0:1::/64  n1    yes
             fd10:244:0:2::/64  n2    no
         "#]]
-        .assert_eq(&text(&BlockEntry::all(&fixtures::published()), None));
+        .assert_eq(&text(&fixtures::published().blocks, None));
+    }
+
+    #[test]
+    fn what_has_become_of_a_block() {
+        let released = Released {
+            block: "10.244.9.0/24".to_owned(),
+            lost_to: None,
+            claimed: Vec::new(),
+            tunnel_address: None,
+            reuse_after_seconds: 600,
+        };
+        let exchanged = Released {
+            claimed: vec!["10.244.3.0/24".to_owned()],
+            tunnel_address: Some(TunnelChange {
+                from: "10.244.9.0".to_owned(),
+                to: Some("10.244.3.0".to_owned()),
+            }),
+            ..released.clone()
+        };
+        let last = Released {
+            tunnel_address: Some(TunnelChange { from: "10.244.9.0".to_owned(), to: None }),
+            ..released.clone()
+        };
+        let forgotten = Released { lost_to: Some("n2".to_owned()), ..released.clone() };
+        let all =
+            [released, exchanged, last, forgotten].map(|released| released_text(&released)).join("--\n");
+        expect![[r#"
+            released 10.244.9.0/24; other nodes leave it alone for 10m0s if they can
+            --
+            released 10.244.9.0/24; other nodes leave it alone for 10m0s if they can
+            claimed 10.244.3.0/24 in its place
+            the tunnel address 10.244.9.0 has gone with it: it is 10.244.3.0 now
+            --
+            released 10.244.9.0/24; other nodes leave it alone for 10m0s if they can
+            the tunnel address 10.244.9.0 has gone with it: there is none any more
+            --
+            forgot 10.244.9.0/24, which n2 holds
+        "#]]
+        .assert_eq(&all);
     }
 }

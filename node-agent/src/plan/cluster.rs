@@ -214,7 +214,7 @@ fn give_blocks(world: &World<'_>, peers: &mut BTreeMap<NodeName, Member>, findin
             Some((
                 "BlockOverlap",
                 format!(
-                    "{net}, claimed by {holder}, overlaps this node's block {own}: it gets no route; release one of them"
+                    "{net}, claimed by {holder}, overlaps this node's block {own}: it gets no route; give one of them back (`pairway blocks release`)"
                 ),
             ))
         } else if !pools.iter().any(|pool| pool.contains(&net)) {

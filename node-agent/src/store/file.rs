@@ -8,7 +8,8 @@
 //! The directory is the only truth. A claim is link(2) of a whole temporary file to the block's name, so the
 //! filesystem's own uniqueness is the lock. Whatever takes a claim away holds the lock file, so that what was
 //! read is still there when it is removed. A sign of life is the time stamp of the node's file, which the watch
-//! does not look at. All work on the filesystem happens off the runtime's threads.
+//! does not look at. The directory is known by device and inode ([`home`]): a mount that goes or comes while the
+//! agent runs makes the store unavailable, and never a new one. All work on the filesystem happens off the runtime's threads.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,11 +26,13 @@ use self::filesystem::Trouble;
 pub use self::filesystem::UnfitDirectory;
 use self::records::Records;
 use super::record::Encoding;
-use super::{ClaimOutcome, PoolOutcome, Store, StoreError};
+use super::{ClaimOutcome, Health, PoolOutcome, Store, StoreError, StoreTrouble};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
 
 mod filesystem;
+mod home;
 mod read;
+mod rebuild;
 mod records;
 mod scan;
 mod watch_directory;
@@ -46,8 +49,6 @@ pub struct FileOptions {
     pub poll: Duration,
     /// Changes that come within this time are read together.
     pub debounce: Duration,
-    /// How long a directory that went away may be away before it is made again (if its parent is there).
-    pub missing_grace: Duration,
     /// An operation that takes longer has failed: the disk hangs.
     pub deadline: Duration,
     /// How records are written.
@@ -61,7 +62,6 @@ impl Default for FileOptions {
             rescan: Duration::from_secs(30),
             poll: Duration::from_secs(1),
             debounce: Duration::from_millis(20),
-            missing_grace: Duration::from_secs(5),
             deadline: Duration::from_secs(10),
             encoding: Encoding::default(),
         }
@@ -82,7 +82,7 @@ pub struct FileStore {
 struct Shared {
     records: Records,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    health: watch::Sender<Result<(), String>>,
+    health: watch::Sender<Health>,
     troubles: Mutex<Troubles>,
     /// Something was written: look at once.
     written: Notify,
@@ -91,8 +91,8 @@ struct Shared {
 /// What does not work. Reading and writing fail and mend independently.
 #[derive(Debug, Default)]
 struct Troubles {
-    reading: Option<String>,
-    writing: Option<String>,
+    reading: Option<StoreTrouble>,
+    writing: Option<StoreTrouble>,
 }
 
 /// Kinds of records: one directory each.
@@ -144,9 +144,11 @@ impl FileStore {
             written: Notify::new(),
         });
         let allow_network = options.allow_network_filesystem;
+        let preparing = shared.clone();
         let preparation = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&path).map_err(|error| not_a_directory(&path, error))?;
-            watch_directory::prepare(&path, allow_network)
+            let place = preparing.records.enter()?;
+            watch_directory::prepare(place.path(), &path, allow_network)
         });
         let prepared = match tokio::time::timeout(options.deadline, preparation).await {
             Ok(prepared) => prepared.unwrap_or_else(|panic| Err(Trouble::Io(io::Error::other(panic)))),
@@ -180,10 +182,13 @@ impl FileStore {
             Ok(Err(panic)) => Err(io::Error::other(panic)),
             Err(_) => Err(hangs(self.deadline)),
         };
-        if let Err(error) = &result
-            && is_of_the_store(error)
-        {
-            self.shared.writing(Err(error));
+        if let Err(error) = &result {
+            if home::is_away(error) {
+                self.shared.reading(Err(error));
+                self.shared.written.notify_one();
+            } else if is_of_the_store(error) {
+                self.shared.writing(Err(error));
+            }
         }
         result.map_err(|source| StoreError { operation, record, source: Box::new(source) })
     }
@@ -219,17 +224,23 @@ fn is_of_the_store(error: &io::Error) -> bool {
 
 impl Shared {
     fn reading(&self, result: Result<(), &io::Error>) {
-        let trouble = result.err().map(|error| filesystem::advice(self.records.root(), error));
+        let trouble = result.err().map(|error| self.told(error));
         self.trouble(|troubles| troubles.reading = trouble);
     }
 
     fn writing(&self, result: Result<(), &io::Error>) {
-        let trouble = result.err().map(|error| filesystem::advice(self.records.root(), error));
+        let trouble = result.err().map(|error| self.told(error));
         self.trouble(|troubles| troubles.writing = trouble);
     }
 
+    fn told(&self, error: &io::Error) -> StoreTrouble {
+        let detached = home::is_away(error);
+        let text = if detached { error.to_string() } else { filesystem::advice(self.records.root(), error) };
+        StoreTrouble { text, detached }
+    }
+
     fn unfit(&self, unfit: &UnfitDirectory) {
-        self.trouble(|troubles| troubles.reading = Some(unfit.to_string()));
+        self.trouble(|troubles| troubles.reading = Some(unfit.to_string().into()));
     }
 
     fn cannot_write(&self) -> bool {
@@ -259,7 +270,7 @@ impl Store for FileStore {
         self.shared.snapshots.subscribe()
     }
 
-    fn health(&self) -> watch::Receiver<Result<(), String>> {
+    fn health(&self) -> watch::Receiver<Health> {
         self.shared.health.subscribe()
     }
 
@@ -290,13 +301,19 @@ impl Store for FileStore {
         self.change("release", name, move |records| records.release(block, &holder, Timestamp::now())).await
     }
 
+    async fn mend_claim(&self, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
+        let claim = claim.clone();
+        let name = Kind::Claim.record(&claim.block.record_name());
+        self.change("mend", name, move |records| records.mend_claim(&claim)).await
+    }
+
     async fn ensure_pool(&self, pool: &PoolRecord) -> Result<PoolOutcome, StoreError> {
         let pool = pool.clone();
         let name = Kind::Pool.record(&Block::new(pool.cidr).record_name());
         self.change("create", name, move |records| records.ensure_pool(&pool)).await
     }
 
-    async fn remove_pool(&self, cidr: IpNet) -> Result<(), StoreError> {
+    async fn remove_pool(&self, cidr: IpNet) -> Result<bool, StoreError> {
         let name = Kind::Pool.record(&Block::new(cidr).record_name());
         self.change("remove", name, move |records| records.remove_pool(cidr)).await
     }

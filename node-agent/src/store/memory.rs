@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{ClaimOutcome, FORGET_RELEASED_AFTER, PoolOutcome, Store, StoreError};
+use super::{ClaimOutcome, FORGET_RELEASED_AFTER, Health, PoolOutcome, Store, StoreError, overlap};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
 
 /// One agent's view of a store in memory. Clones are the same view.
@@ -40,7 +40,7 @@ struct Contents {
 #[derive(Debug)]
 struct View {
     faults: Mutex<Faults>,
-    health: watch::Sender<Result<(), String>>,
+    health: watch::Sender<Health>,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +114,11 @@ impl MemoryStore {
 
     /// What [`Store::health`] of this view says.
     pub fn set_health(&self, health: Result<(), String>) {
+        self.report(health.map_err(Into::into));
+    }
+
+    /// The same, with all that can be said.
+    pub fn report(&self, health: Health) {
         drop(self.view.health.send_replace(health));
     }
 
@@ -229,7 +234,7 @@ impl Store for MemoryStore {
         self.shared.snapshots.subscribe()
     }
 
-    fn health(&self) -> watch::Receiver<Result<(), String>> {
+    fn health(&self) -> watch::Receiver<Health> {
         self.view.health.subscribe()
     }
 
@@ -302,6 +307,27 @@ impl Store for MemoryStore {
         .await
     }
 
+    async fn mend_claim(&self, claim: &Claim) -> Result<ClaimOutcome, StoreError> {
+        self.call("mend", claim.block, |contents, _| {
+            if claim.holder.is_none() {
+                return Err("a claim without a holder can't be made".into());
+            }
+            let snapshot = &mut contents.snapshot;
+            let stored = snapshot.claims.get(&claim.block);
+            let holder = stored.and_then(|stored| stored.holder.clone());
+            let is_readable = stored.is_some() && !snapshot.unreadable.contains(&claim.block);
+            if let Some(holder) = holder.filter(|_| is_readable) {
+                let is_ours = claim.holder.as_ref() == Some(&holder);
+                return Ok(if is_ours { ClaimOutcome::Claimed } else { ClaimOutcome::TakenBy(Some(holder)) });
+            }
+            snapshot.unreadable.remove(&claim.block);
+            snapshot.claims.insert(claim.block, claim.clone());
+            snapshot.released.remove(&claim.block);
+            Ok(ClaimOutcome::Claimed)
+        })
+        .await
+    }
+
     async fn ensure_pool(&self, pool: &PoolRecord) -> Result<PoolOutcome, StoreError> {
         self.call("create the pool record", pool.cidr, |contents, _| {
             let pools = &mut contents.snapshot.pools;
@@ -312,7 +338,7 @@ impl Store for MemoryStore {
                     PoolOutcome::BlockPrefixDiffers(stored.block_prefix)
                 });
             }
-            if let Some(other) = pools.keys().find(|other| super::overlap(**other, pool.cidr)) {
+            if let Some(other) = pools.keys().find(|other| overlap(**other, pool.cidr)) {
                 return Ok(PoolOutcome::Overlaps(*other));
             }
             pools.insert(pool.cidr, pool.clone());
@@ -321,10 +347,13 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn remove_pool(&self, cidr: IpNet) -> Result<(), StoreError> {
+    async fn remove_pool(&self, cidr: IpNet) -> Result<bool, StoreError> {
         self.call("remove the pool record", cidr, |contents, _| {
-            contents.snapshot.pools.remove(&cidr);
-            Ok(())
+            let is_claimed = contents.snapshot.claims.keys().any(|block| overlap(block.net(), cidr));
+            if !is_claimed {
+                contents.snapshot.pools.remove(&cidr);
+            }
+            Ok(!is_claimed)
         })
         .await
     }
@@ -345,6 +374,7 @@ impl Store for MemoryStore {
 impl Contents {
     fn release(&mut self, block: Block, now: Timestamp) {
         self.snapshot.claims.remove(&block);
+        self.snapshot.unreadable.remove(&block);
         self.snapshot.released.retain(|_, at| now.duration_since(*at) < FORGET_RELEASED_AFTER);
         self.snapshot.released.insert(block, now);
     }

@@ -119,6 +119,7 @@ promises! {
     pools_do_not_overlap
     a_removed_node_leaves_nothing_but_memories
     a_claim_without_holder_is_refused
+    what_can_be_read_is_not_mended
     revisions_grow
 }
 
@@ -247,7 +248,13 @@ async fn a_pool_has_one_block_prefix(two: Two) {
     assert_eq!(two.other.ensure_pool(&other).await.unwrap(), PoolOutcome::BlockPrefixDiffers(24));
     let snapshot = until(&*two.other, "the pool", |shown| !shown.pools.is_empty()).await;
     assert_eq!(snapshot.pools[&pool.cidr], pool);
-    two.one.remove_pool(pool.cidr).await.unwrap();
+    let claim = claim_of("10.244.7.0/24", "n1");
+    two.other.claim(&claim).await.unwrap();
+    assert!(!two.one.remove_pool(pool.cidr).await.unwrap(), "a block of it is claimed");
+    assert_eq!(two.other.ensure_pool(&other).await.unwrap(), PoolOutcome::BlockPrefixDiffers(24));
+    two.other.release(claim.block, &name("n1")).await.unwrap();
+    two.other.claim(&claim_of("10.245.7.0/24", "n1")).await.unwrap();
+    assert!(two.one.remove_pool(pool.cidr).await.unwrap(), "none of its blocks");
     assert_eq!(two.other.ensure_pool(&other).await.unwrap(), PoolOutcome::Agreed);
 }
 
@@ -275,6 +282,20 @@ async fn a_removed_node_leaves_nothing_but_memories(two: Two) {
     assert_eq!(released, [block("10.244.1.0/24"), block("fd10:244:0:1::/64")]);
     assert_eq!(two.one.last_seen(&name("n1")).await.unwrap(), None);
     assert!(!two.other.remove_node(&name("n1")).await.unwrap(), "once more changes nothing");
+}
+
+async fn what_can_be_read_is_not_mended(two: Two) {
+    let (mine, theirs) = (claim_of("10.244.7.0/24", "n1"), claim_of("10.244.7.0/24", "n2"));
+    assert_eq!(
+        two.one.mend_claim(&mine).await.unwrap(),
+        ClaimOutcome::Claimed,
+        "where nothing stands it is a claim"
+    );
+    let outcome = two.other.mend_claim(&theirs).await.unwrap();
+    assert_eq!(outcome, ClaimOutcome::TakenBy(Some(name("n1"))));
+    let shown = until(&*two.other, "the claim", |shown| !shown.claims.is_empty()).await;
+    assert_eq!(shown.claims[&mine.block], mine);
+    two.one.mend_claim(&Claim { holder: None, ..mine }).await.expect_err("nobody would hold it");
 }
 
 async fn a_claim_without_holder_is_refused(two: Two) {

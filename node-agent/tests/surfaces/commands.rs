@@ -16,6 +16,7 @@ fn json_of_every_command_is_as_promised() {
         ("bgp neighbors", 0, expect_file!["golden/bgp-neighbors.json"]),
         ("blocks list", 0, expect_file!["golden/blocks-list.json"]),
         ("blocks claim", 0, expect_file!["golden/blocks-claim.json"]),
+        ("blocks release 10.244.1.0/24 --force", 0, expect_file!["golden/blocks-release.json"]),
         ("node delete n3", 0, expect_file!["golden/node-delete.json"]),
         ("version", 0, expect_file!["golden/version.json"]),
     ];
@@ -37,6 +38,11 @@ fn tables_are_for_people() {
         ("bgp neighbors", 0, "NAME  KIND      ADDRESS      AS     STATE"),
         ("blocks list", 0, "BLOCK              NODE  OWN\n"),
         ("blocks claim 10.244.0.0/16", 0, "claimed 10.244.9.0/24\n"),
+        (
+            "blocks release 10.244.1.0/24 --force",
+            0,
+            "released 10.244.1.0/24; other nodes leave it alone for 10m0s if they can\nclaimed 10.244.3.0/24 in its place\nthe tunnel address 10.244.1.0 has gone",
+        ),
         ("node delete n2 --force", 0, "deleted node n2\nreleased 10.244.10.0/24\n"),
         ("version", 0, concat!("pairway ", env!("CARGO_PKG_VERSION"), "\n")),
     ] {
@@ -143,6 +149,13 @@ fn what_the_agent_refuses_is_told_with_a_way_out() {
     let ended = api.run(&["blocks", "claim", "10.245.0.0/16", "-o", "json"]);
     assert_eq!((ended.code, ended.err.as_str()), (1, ""));
     expect_file!["golden/error.json"].assert_eq(&ended.out);
+    let ended = api.run(&["blocks", "release", "10.244.1.0/24", "-o", "json"]);
+    assert_eq!((ended.code, ended.json()["error"]["code"].as_str()), (1, Some("in-use")));
+    let ended = api.run(&["blocks", "release", "10.244.1.7/24", "-o", "json"]);
+    assert_eq!((ended.code, ended.json()["error"]["code"].as_str()), (2, Some("invalid")));
+    assert_eq!(ended.json()["error"]["hint"].as_str(), Some("10.244.1.0/24 is the block around it"));
+    let ended = api.run(&["blocks", "release", "n1", "-o", "json"]);
+    assert_eq!((ended.code, ended.json()["error"]["code"].as_str()), (2, Some("usage")));
     let ended = api.run(&["node", "delete", "No_Name", "-o", "json"]);
     assert_eq!((ended.code, ended.json()["error"]["code"].as_str()), (2, Some("invalid")));
 }
@@ -152,6 +165,6 @@ fn completions_name_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let ended = run(&mut pairway(&["completions", shell]));
         assert_eq!(ended.code, 0);
-        assert!(ended.out.contains("neighbors"), "{shell}");
+        assert!(["neighbors", "release"].iter().all(|word| ended.out.contains(word)), "{shell}");
     }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use node_agent::api::{self, socket::Bound};
+use node_agent::claims::Released;
+use node_agent::node::Block;
 use node_agent::status::{self, AgentHandle, CommandError, Published};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -69,8 +71,8 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Serves `published`. The agent claims 10.244.9.0/24 or says that 10.245.0.0/16 is exhausted; it deletes node
-    /// `n3`, and others only by force.
+    /// Serves `published`. The agent claims 10.244.9.0/24 or says that 10.245.0.0/16 is exhausted; it gives
+    /// 10.244.1.0/24 back by force, and others not; it deletes node `n3`, and others only by force.
     pub(crate) fn new(published: Published) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("api.sock");
@@ -83,12 +85,12 @@ impl Api {
             runtime.block_on(async move {
                 let bound = Bound::bind(&path).await.expect("a socket");
                 ready.send(()).expect("somebody waits");
-                let (_publisher, published) = watch::channel(Arc::new(published));
+                let (publisher, published) = watch::channel(Arc::new(published));
                 let (commands, asked) = tokio::sync::mpsc::channel(1);
                 let agent = AgentHandle { published, commands };
                 tokio::select! {
                     () = api::serve(bound, agent, until) => {}
-                    () = answer(asked) => {}
+                    () = answer(asked, publisher) => {}
                 }
             });
         });
@@ -122,16 +124,47 @@ impl Drop for Api {
     }
 }
 
-async fn answer(mut asked: tokio::sync::mpsc::Receiver<status::Command>) {
-    let failed = |code: &str, message: &str, hint: &str| {
-        Err(CommandError { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned() })
+async fn answer(
+    mut asked: tokio::sync::mpsc::Receiver<status::Command>,
+    publisher: watch::Sender<Arc<Published>>,
+) {
+    // What was done is shown before anybody is told.
+    let exchange = |old: &str, new: &str| {
+        publisher.send_modify(|published| {
+            let blocks = &mut Arc::make_mut(published).status.blocks;
+            blocks.retain(|block| block != old);
+            blocks.push(new.to_owned());
+        });
     };
+    fn failed<T>(code: &str, message: &str, hint: &str) -> Result<T, CommandError> {
+        Err(CommandError { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned() })
+    }
     while let Some(command) = asked.recv().await {
         let (answer, said) = match command {
             status::Command::ClaimBlock { pool, answer } if pool.as_deref() == Some("10.245.0.0/16") => {
                 (answer, failed("exhausted", "10.245.0.0/16 has no free block", "add a pool"))
             }
-            status::Command::ClaimBlock { answer, .. } => (answer, Ok(vec!["10.244.9.0/24".to_owned()])),
+            status::Command::ClaimBlock { answer, .. } => {
+                exchange("", "10.244.9.0/24");
+                (answer, Ok(vec!["10.244.9.0/24".to_owned()]))
+            }
+            status::Command::ReleaseBlock { block, force: true, answer } => {
+                exchange(&block.to_string(), "10.244.3.0/24");
+                let released = Released {
+                    block,
+                    lost_to: None,
+                    claimed: vec![Block::new("10.244.3.0/24".parse().expect("a CIDR"))],
+                    tunnel_address: Some((block.network(), Some("10.244.3.0".parse().expect("an address")))),
+                    reuse_after: Duration::from_secs(600),
+                };
+                let _ = answer.send(Ok(released));
+                continue;
+            }
+            status::Command::ReleaseBlock { answer, .. } => {
+                let text = "10.244.1.0/24 is in use on this node: address 10.244.1.1/24 of cni0";
+                let _ = answer.send(failed("in-use", text, "move its pods away"));
+                continue;
+            }
             status::Command::DeleteNode { name, force, answer } if name == "n3" || force => {
                 (answer, Ok(vec!["10.244.10.0/24".to_owned()]))
             }

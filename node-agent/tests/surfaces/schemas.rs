@@ -3,7 +3,8 @@
 
 use expect_test::{ExpectFile, expect_file};
 use node_agent::api::reply::{
-    BlockEntry, ClaimRequest, Claimed, DeleteRequest, Deleted, ErrorReply, Uninstalled, Validated, Version,
+    BlockEntry, ClaimRequest, Claimed, DeleteRequest, Deleted, ErrorReply, ReleaseRequest, Released,
+    Uninstalled, Validated, Version,
 };
 use node_agent::status::{BgpNeighbor, Pair, RouteEntry, Status};
 use schemars::{JsonSchema, schema_for};
@@ -23,6 +24,8 @@ fn every_schema_is_committed() {
     committed::<Vec<BlockEntry>>(expect_file!["../../schemas/blocks-list.json"]);
     committed::<ClaimRequest>(expect_file!["../../schemas/blocks-claim-request.json"]);
     committed::<Claimed>(expect_file!["../../schemas/blocks-claim.json"]);
+    committed::<ReleaseRequest>(expect_file!["../../schemas/blocks-release-request.json"]);
+    committed::<Released>(expect_file!["../../schemas/blocks-release.json"]);
     committed::<DeleteRequest>(expect_file!["../../schemas/node-delete-request.json"]);
     committed::<Deleted>(expect_file!["../../schemas/node-delete.json"]);
     committed::<Uninstalled>(expect_file!["../../schemas/uninstall.json"]);
@@ -45,5 +48,6 @@ fn fields_that_are_added_do_not_harm_readers() {
     reads::<Vec<RouteEntry>>(include_str!("golden/routes.json"));
     reads::<Vec<BgpNeighbor>>(include_str!("golden/bgp-neighbors.json"));
     reads::<Vec<BlockEntry>>(include_str!("golden/blocks-list.json"));
+    reads::<Released>(include_str!("golden/blocks-release.json"));
     reads::<ErrorReply>(include_str!("golden/error.json"));
 }

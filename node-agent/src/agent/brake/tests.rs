@@ -68,6 +68,22 @@ fn one_peer_may_go_at_any_time() {
 }
 
 #[test]
+fn a_store_that_is_being_filled_again_says_nothing_of_who_is_gone() {
+    let mut test = Test::new();
+    let rebuilding = |revision, nodes: &[u8]| {
+        Arc::new(Snapshot { rebuilding: true, ..Snapshot::clone(&snapshot(revision, nodes)) })
+    };
+    test.at(0, &snapshot(1, &[0, 1, 2, 3, 4]));
+    assert_eq!(test.at(1, &rebuilding(2, &[])), [1, 2, 3, 4]);
+    // All are back but one, which alone would go at once.
+    assert_eq!(test.at(1, &rebuilding(3, &[0, 1, 2, 4])), [1, 2, 3, 4]);
+    assert_eq!(test.at(2, &snapshot(4, &[0, 1, 2, 4])), [1, 2, 3, 4], "it went with our own");
+    assert_eq!(test.at(40, &snapshot(5, &[0, 1, 2, 4])), [1, 2, 4]);
+    // The control: outside of that time it goes.
+    assert_eq!(test.at(60, &snapshot(6, &[0, 1, 2])), [1, 2]);
+}
+
+#[test]
 fn the_only_peer_is_kept_if_our_own_records_vanish_with_it() {
     let mut test = Test::new();
     test.at(0, &snapshot(1, &[0, 1]));

@@ -7,10 +7,10 @@ use bgp::Family;
 use bgp::speaker::{PeerStatus, Refusal, SessionState, SpeakerStatus};
 use vxlan::{InstalledRoute, NexthopId, RouteKey, RouteTarget, State};
 
-use crate::node::{Block, NodeName};
+use crate::node::{Block, NodeName, Snapshot};
 use crate::path::{Path, Reason};
 use crate::plan::{PairPlan, Plan};
-use crate::status::{BgpNeighbor, Pair, PairUnderlay, RefusedPrefix, RouteEntry};
+use crate::status::{BgpNeighbor, BlockEntry, Pair, PairUnderlay, RefusedPrefix, RouteEntry};
 
 pub(super) fn pairs(own: &NodeName, plan: &Plan, present: &State, rivals: &[InstalledRoute]) -> Vec<Pair> {
     plan.pairs.iter().map(|pair| pair_entry(own, plan, present, rivals, pair)).collect()
@@ -61,6 +61,28 @@ fn pair_entry(
         ready: not_ready.is_none(),
         not_ready,
     }
+}
+
+/// Every block that the store shows as held, and this node's own, which may be ahead of it; sorted by address.
+pub(super) fn blocks(own: &NodeName, held: &[Block], snapshot: Option<&Snapshot>) -> Vec<BlockEntry> {
+    let mut holders: BTreeMap<Block, String> = BTreeMap::new();
+    for claim in snapshot.into_iter().flat_map(|snapshot| snapshot.claims.values()) {
+        // A claim of this node's that it does not know of (yet) is about to go, or to be known.
+        if claim.holder.as_ref() != Some(own) {
+            let holder = claim.holder.as_ref().map_or_else(String::new, ToString::to_string);
+            holders.insert(claim.block, holder);
+        }
+    }
+    holders.extend(held.iter().map(|block| (*block, own.to_string())));
+    holders
+        .into_iter()
+        .map(|(block, node)| BlockEntry {
+            block: block.to_string(),
+            family: Family::of(block.net()).to_string(),
+            own: held.contains(&block),
+            node,
+        })
+        .collect()
 }
 
 pub(super) fn pairs_by_path(plan: &Plan) -> BTreeMap<String, u64> {

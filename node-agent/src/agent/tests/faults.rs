@@ -7,7 +7,7 @@ use vxlan::{Forwarding, InstalledRoute, RouteKey};
 
 use super::harness::Cluster;
 use crate::node::{Block, Claim};
-use crate::store::Store as _;
+use crate::store::{Store as _, StoreTrouble};
 
 const N1: (&str, &str) = ("n1", "192.0.2.11/24");
 const N2: (&str, &str) = ("n2", "192.0.2.12/24");
@@ -441,4 +441,20 @@ async fn a_store_that_fails_is_a_condition_and_routes_stay() {
     assert_eq!(node.kernel.state(), before);
     node.store.set_health(Ok(()));
     node.until_no_condition("StoreUnavailable").await;
+}
+
+#[tokio::test]
+async fn a_node_that_has_lost_its_store_is_not_ready_and_routes_stay() {
+    let cluster = Cluster::of(&[N1, N3]).await;
+    let node = cluster.node("n1");
+    let before = node.kernel.state();
+    let text = "another directory bears the path".to_owned();
+    node.store.report(Err(StoreTrouble { text, detached: true }));
+    node.until("not ready", |published| published.status.not_ready_reasons == ["store"]).await;
+    assert!(node.conditions().contains(&"StoreUnavailable".to_owned()));
+    assert!(cluster.node("n3").published().status.ready, "the others have theirs");
+    node.passes().await;
+    assert_eq!(node.kernel.state(), before);
+    node.store.set_health(Ok(()));
+    node.until("ready", |published| published.status.ready).await;
 }

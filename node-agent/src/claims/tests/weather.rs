@@ -11,6 +11,8 @@ enum Event {
     Pass(usize),
     Restart(usize),
     More(usize),
+    GiveBack(usize, usize),
+    Damage(usize),
     Fail(usize, u32),
     LoseAnswers(usize, u32),
     Pause,
@@ -27,6 +29,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         8 => node().prop_map(Event::Pass),
         1 => node().prop_map(Event::Restart),
         2 => node().prop_map(Event::More),
+        2 => (node(), 0usize..3).prop_map(|(node, which)| Event::GiveBack(node, which)),
+        1 => (0usize..16).prop_map(Event::Damage),
         1 => (node(), 1u32..4).prop_map(|(node, count)| Event::Fail(node, count)),
         1 => (node(), 1u32..4).prop_map(|(node, count)| Event::LoseAnswers(node, count)),
         1 => Just(Event::Pause),
@@ -63,6 +67,18 @@ async fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
             Event::Pass(node) => drop(nodes[node].pass().await),
             Event::Restart(node) => nodes[node].restart().await,
             Event::More(node) => drop(nodes[node].claim_more(None).await),
+            Event::GiveBack(node, which) => {
+                let held = nodes[node].keeper.held().get(which).map(|claim| claim.block);
+                if let Some(block) = held {
+                    drop(nodes[node].give_back(block, true).await);
+                }
+            }
+            Event::Damage(which) => store.tamper(|contents| {
+                if let Some(claim) = contents.claims.values_mut().nth(which) {
+                    claim.holder = None;
+                    contents.unreadable.insert(claim.block);
+                }
+            }),
             Event::Fail(node, count) => nodes[node].store.fail_next(count),
             Event::LoseAnswers(node, count) => nodes[node].store.lose_next_answers(count),
             Event::Pause => store.pause(),
@@ -94,6 +110,11 @@ async fn run(events: Vec<Event>) -> Result<(), TestCaseError> {
     }
     let blocks: Vec<&Block> = contents.claims.keys().collect();
     prop_assert!(blocks.windows(2).all(|pair| !overlap(pair[0].net(), pair[1].net())), "{:?}", blocks);
-    prop_assert!(contents.claims.values().all(|claim| claim.holder.is_some()));
+    prop_assert!(
+        contents
+            .claims
+            .values()
+            .all(|claim| claim.holder.is_some() || contents.unreadable.contains(&claim.block))
+    );
     Ok(())
 }

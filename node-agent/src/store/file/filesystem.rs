@@ -119,12 +119,12 @@ pub(super) fn type_of_device(mountinfo: &str, major: u64, minor: u64) -> Option<
     })
 }
 
-/// Tries in `directory` what claims rest on. Leaves nothing behind.
-pub(super) fn try_semantics(directory: &Path) -> Result<(), Trouble> {
+/// Tries in `directory`, which is `shown` to people, what claims rest on. Leaves nothing behind.
+pub(super) fn try_semantics(directory: &Path, shown: &Path) -> Result<(), Trouble> {
     let trial = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(directory)?;
     let path = |name: &str| trial.path().join(name);
     let fails = |what: &str| {
-        Trouble::Unfit(UnfitDirectory::Semantics { path: directory.to_owned(), what: what.to_owned() })
+        Trouble::Unfit(UnfitDirectory::Semantics { path: shown.to_owned(), what: what.to_owned() })
     };
     let create = |name: &str| OpenOptions::new().write(true).create_new(true).open(path(name));
 
@@ -166,6 +166,17 @@ pub(super) fn try_semantics(directory: &Path) -> Result<(), Trouble> {
 fn is_unsupported(error: &io::Error) -> bool {
     use nix::libc::{ENOSYS, EOPNOTSUPP, EPERM};
     matches!(error.raw_os_error(), Some(EPERM | ENOSYS | EOPNOTSUPP))
+}
+
+/// What an operator should do where inotify(7) has no watch to give.
+pub(super) fn watch_advice(error: &io::Error) -> &'static str {
+    use nix::libc::{EMFILE, ENFILE, ENOSPC};
+    match error.raw_os_error() {
+        Some(EMFILE) => "raise fs.inotify.max_user_instances, or this process's limit of open files",
+        Some(ENFILE) => "raise fs.file-max",
+        Some(ENOSPC) => "raise fs.inotify.max_user_watches",
+        _ => "look at the kernel's log",
+    }
 }
 
 /// What an operator should do about an error on this path.

@@ -14,8 +14,9 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
 use super::Kind;
+use super::home::{Home, Place};
 use super::read::{self, Content, Stamp};
-use super::write::{Gate, Writer};
+use super::write::{Gate, Step, Writer};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord};
 use crate::store::record::{self, Encoding};
 use crate::store::{ClaimOutcome, FORGET_RELEASED_AFTER, PoolOutcome, overlap};
@@ -29,77 +30,142 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The records of one directory.
 pub(super) struct Records {
-    root: PathBuf,
+    home: Home,
     encoding: Encoding,
     writer: Writer,
 }
 
 impl fmt::Debug for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Records").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("Records").field("home", &self.home).finish_non_exhaustive()
     }
 }
 
 impl Records {
     pub(super) fn new(root: PathBuf, encoding: Encoding, gate: Option<Gate>) -> Self {
-        Self { root, encoding, writer: Writer::new(gate) }
+        Self { home: Home::new(root), encoding, writer: Writer::new(gate) }
     }
 
+    /// The directory as it was configured.
     pub(super) fn root(&self) -> &Path {
-        &self.root
+        self.home.path()
+    }
+
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The directory itself, for as long as the value lives.
+    pub(super) fn enter(&self) -> io::Result<Place> {
+        self.home.enter()
+    }
+
+    /// Before the directory is read.
+    pub(super) fn before_scan(&self) -> io::Result<()> {
+        self.writer.before(Step::Scan)
+    }
+
+    /// Does one operation in the directory.
+    fn within<T>(&self, work: impl FnOnce(&Open<'_>) -> io::Result<T>) -> io::Result<T> {
+        let place = self.enter()?;
+        let open = Open { records: self, root: place.path() };
+        work(&open).map_err(|error| self.home.named(error, &place))
     }
 
     pub(super) fn publish(&self, record: &NodeRecord) -> io::Result<()> {
+        self.home.belongs_to(&record.name);
+        self.within(|open| open.publish(record))
+    }
+
+    /// Sets the time stamps alone, which wakes no watch of ours.
+    pub(super) fn touch(&self, node: &NodeName) -> io::Result<()> {
+        self.within(|open| open.touch(node))
+    }
+
+    pub(super) fn last_seen(&self, node: &NodeName) -> io::Result<Option<Timestamp>> {
+        self.within(|open| Ok(read::stamp(&open.path(Kind::Node, node.as_str()))?.map(Stamp::modified)))
+    }
+
+    pub(super) fn claim(&self, claim: &Claim) -> io::Result<ClaimOutcome> {
+        is_held(claim)?;
+        self.within(|open| open.claim(claim))
+    }
+
+    pub(super) fn mend_claim(&self, claim: &Claim) -> io::Result<ClaimOutcome> {
+        is_held(claim)?;
+        self.within(|open| open.mend_claim(claim))
+    }
+
+    pub(super) fn release(&self, block: Block, holder: &NodeName, now: Timestamp) -> io::Result<bool> {
+        self.within(|open| open.release(block, holder, now))
+    }
+
+    pub(super) fn remove_node(&self, node: &NodeName, now: Timestamp) -> io::Result<bool> {
+        self.within(|open| open.remove_node(node, now))
+    }
+
+    pub(super) fn ensure_pool(&self, pool: &PoolRecord) -> io::Result<PoolOutcome> {
+        self.within(|open| open.ensure_pool(pool))
+    }
+
+    pub(super) fn remove_pool(&self, cidr: IpNet) -> io::Result<bool> {
+        self.within(|open| open.remove_pool(cidr))
+    }
+}
+
+fn is_held(claim: &Claim) -> io::Result<()> {
+    match claim.holder {
+        Some(_) => Ok(()),
+        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "a claim without a holder can't be made")),
+    }
+}
+
+/// The records, in a directory that was entered.
+struct Open<'a> {
+    records: &'a Records,
+    root: &'a Path,
+}
+
+impl Open<'_> {
+    fn publish(&self, record: &NodeRecord) -> io::Result<()> {
         let directory = self.directory(Kind::Node)?;
         let name = file_name(record.name.as_str());
         let stored = match read::record(&directory.join(&name))? {
             Content::Bytes(bytes, _) => Some(bytes),
             Content::Absent | Content::Unfit(..) => None,
         };
-        let content = self.encoding.node(record, stored.as_deref());
+        let content = self.records.encoding.node(record, stored.as_deref());
         if stored.as_ref() == Some(&content) {
             self.touch(&record.name)
         } else {
-            self.writer.replace(&directory, &name, &content)
+            self.records.writer.replace(&directory, &name, &content)
         }
     }
 
-    /// Sets the time stamps alone, which wakes no watch of ours.
-    pub(super) fn touch(&self, node: &NodeName) -> io::Result<()> {
+    fn touch(&self, node: &NodeName) -> io::Result<()> {
         let path = self.path(Kind::Node, node.as_str());
         let now = &TimeSpec::UTIME_NOW;
         Ok(utimensat(AT_FDCWD, &path, now, now, UtimensatFlags::NoFollowSymlink)?)
     }
 
-    pub(super) fn last_seen(&self, node: &NodeName) -> io::Result<Option<Timestamp>> {
-        let stamp = read::stamp(&self.path(Kind::Node, node.as_str()))?;
-        Ok(stamp.map(Stamp::modified))
-    }
-
-    pub(super) fn claim(&self, claim: &Claim) -> io::Result<ClaimOutcome> {
-        if claim.holder.is_none() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a claim without a holder can't be made",
-            ));
-        }
+    fn claim(&self, claim: &Claim) -> io::Result<ClaimOutcome> {
         let directory = self.directory(Kind::Claim)?;
         let name = file_name(&claim.block.record_name());
-        let content = self.encoding.claim(claim);
+        let content = self.records.encoding.claim(claim);
         // Between a creation that failed and the look at who was first, the claim may be released.
         for _ in 0..8 {
             match self.holder(claim.block)? {
                 Held::Free => {}
                 Held::By(holder) if claim.holder.as_ref() == Some(&holder) => {
                     // Perhaps by ourselves in an earlier life that ended before this line.
-                    self.writer.sync_directory(&directory)?;
+                    self.records.writer.sync_directory(&directory)?;
                     self.forget_release(claim.block);
                     return Ok(ClaimOutcome::Claimed);
                 }
                 Held::By(holder) => return Ok(ClaimOutcome::TakenBy(Some(holder))),
                 Held::ByNameAlone => return Ok(ClaimOutcome::TakenBy(None)),
             }
-            if self.writer.create(&directory, &name, &content)? {
+            if self.records.writer.create(&directory, &name, &content)? {
                 self.forget_release(claim.block);
                 return Ok(ClaimOutcome::Claimed);
             }
@@ -107,7 +173,20 @@ impl Records {
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "the claim comes and goes; try again"))
     }
 
-    pub(super) fn release(&self, block: Block, holder: &NodeName, now: Timestamp) -> io::Result<bool> {
+    fn mend_claim(&self, claim: &Claim) -> io::Result<ClaimOutcome> {
+        {
+            let _lock = self.lock()?;
+            if matches!(self.holder(claim.block)?, Held::ByNameAlone) {
+                let name = file_name(&claim.block.record_name());
+                let content = self.records.encoding.claim(claim);
+                self.records.writer.replace(&self.directory(Kind::Claim)?, &name, &content)?;
+                return Ok(ClaimOutcome::Claimed);
+            }
+        }
+        self.claim(claim)
+    }
+
+    fn release(&self, block: Block, holder: &NodeName, now: Timestamp) -> io::Result<bool> {
         let _lock = self.lock()?;
         let is_theirs = matches!(self.holder(block)?, Held::By(name) if name == *holder);
         if is_theirs {
@@ -116,7 +195,7 @@ impl Records {
         Ok(is_theirs)
     }
 
-    pub(super) fn remove_node(&self, node: &NodeName, now: Timestamp) -> io::Result<bool> {
+    fn remove_node(&self, node: &NodeName, now: Timestamp) -> io::Result<bool> {
         let _lock = self.lock()?;
         let mut any = false;
         for stem in self.stems(Kind::Claim)? {
@@ -127,11 +206,11 @@ impl Records {
             }
         }
         // Last: as long as the record stands, an interrupted removal can be seen and done again.
-        any |= self.writer.remove(&self.directory(Kind::Node)?, &file_name(node.as_str()))?;
+        any |= self.records.writer.remove(&self.directory(Kind::Node)?, &file_name(node.as_str()))?;
         Ok(any)
     }
 
-    pub(super) fn ensure_pool(&self, pool: &PoolRecord) -> io::Result<PoolOutcome> {
+    fn ensure_pool(&self, pool: &PoolRecord) -> io::Result<PoolOutcome> {
         let directory = self.directory(Kind::Pool)?;
         let stem = Block::new(pool.cidr).record_name();
         if let Some(outcome) = self.stored_pool(pool)? {
@@ -144,7 +223,7 @@ impl Records {
         {
             return Ok(PoolOutcome::Overlaps(other));
         }
-        self.writer.create(&directory, &file_name(&stem), &self.encoding.pool(pool))?;
+        self.records.writer.create(&directory, &file_name(&stem), &self.records.encoding.pool(pool))?;
         match self.stored_pool(pool)? {
             Some(outcome) => Ok(outcome),
             None => Err(io::Error::new(
@@ -154,10 +233,18 @@ impl Records {
         }
     }
 
-    pub(super) fn remove_pool(&self, cidr: IpNet) -> io::Result<()> {
+    /// What takes the last claim away and what looks for claims exclude each other.
+    fn remove_pool(&self, cidr: IpNet) -> io::Result<bool> {
         let _lock = self.lock()?;
-        self.writer.remove(&self.directory(Kind::Pool)?, &file_name(&Block::new(cidr).record_name()))?;
-        Ok(())
+        let claimed = self.stems(Kind::Claim)?.into_iter().filter_map(|stem| Block::from_record_name(&stem));
+        // By its name alone, whatever the content.
+        if claimed.into_iter().any(|block| overlap(block.net(), cidr)) {
+            return Ok(false);
+        }
+        self.records
+            .writer
+            .remove(&self.directory(Kind::Pool)?, &file_name(&Block::new(cidr).record_name()))?;
+        Ok(true)
     }
 
     fn stored_pool(&self, pool: &PoolRecord) -> io::Result<Option<PoolOutcome>> {
@@ -192,8 +279,8 @@ impl Records {
     fn release_locked(&self, block: Block, now: Timestamp) -> io::Result<()> {
         let name = file_name(&block.record_name());
         let released = self.directory(Kind::Released)?;
-        self.writer.replace(&released, &name, &self.encoding.released(block, now))?;
-        self.writer.remove(&self.directory(Kind::Claim)?, &name)?;
+        self.records.writer.replace(&released, &name, &self.records.encoding.released(block, now))?;
+        self.records.writer.remove(&self.directory(Kind::Claim)?, &name)?;
         self.forget_old_releases(now)
     }
 
@@ -210,7 +297,7 @@ impl Records {
                 Content::Unfit(_, stamp) => stamp.modified(),
             };
             if now.duration_since(at) >= FORGET_RELEASED_AFTER {
-                self.writer.remove(&self.directory(Kind::Released)?, &file_name(&stem))?;
+                self.records.writer.remove(&self.directory(Kind::Released)?, &file_name(&stem))?;
             }
         }
         Ok(())
@@ -221,7 +308,7 @@ impl Records {
         let name = file_name(&block.record_name());
         let path = self.root.join(Kind::Released.directory());
         if path.join(&name).exists()
-            && let Err(error) = self.writer.remove(&path, &name)
+            && let Err(error) = self.records.writer.remove(&path, &name)
         {
             tracing::debug!(%block, %error, "the memory of an earlier release can't be removed");
         }
@@ -246,7 +333,7 @@ impl Records {
     fn directory(&self, kind: Kind) -> io::Result<PathBuf> {
         let path = self.root.join(kind.directory());
         match std::fs::create_dir(&path) {
-            Ok(()) => self.writer.sync_directory(&self.root)?,
+            Ok(()) => self.records.writer.sync_directory(self.root)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists || path.is_dir() => {}
             Err(error) => return Err(error),
         }

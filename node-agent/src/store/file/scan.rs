@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -25,7 +24,6 @@ const STAMP_GRANULARITY: SignedDuration = SignedDuration::from_secs(2);
 /// What was read, and of what.
 #[derive(Debug)]
 pub(super) struct Scanner {
-    root: PathBuf,
     nodes: Table<NodeName, NodeRecord>,
     claims: Table<Block, Claim>,
     pools: Table<IpNet, PoolRecord>,
@@ -46,13 +44,14 @@ struct Row<K, R> {
     /// The stamp is old enough to believe that an equal one means equal content.
     settled: bool,
     good: Option<R>,
+    /// `good` is what stands there now.
+    readable: bool,
     problem: Option<String>,
 }
 
 impl Scanner {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            root,
             nodes: Table::default(),
             claims: Table::default(),
             pools: Table::default(),
@@ -60,10 +59,9 @@ impl Scanner {
         }
     }
 
-    /// Everything that the directory holds, with revision 0. An error says nothing of what it holds.
-    pub(super) fn scan(&mut self, now: Timestamp) -> io::Result<Snapshot> {
-        let root = self.identity()?;
-        let directory = |kind: Kind| self.root.join(kind.directory());
+    /// Everything that the directory `root` holds, with revision 0. An error says nothing of what it holds.
+    pub(super) fn scan(&mut self, root: &Path, now: Timestamp) -> io::Result<Snapshot> {
+        let directory = |kind: Kind| root.join(kind.directory());
         self.nodes.scan(&directory(Kind::Node), now, |name| name.parse().ok(), record::node)?;
         self.claims.scan(&directory(Kind::Claim), now, Block::from_record_name, |block, bytes| {
             record::claim(*block, bytes)
@@ -74,21 +72,7 @@ impl Scanner {
         self.released.scan(&directory(Kind::Released), now, Block::from_record_name, |block, bytes| {
             record::released(*block, bytes)
         })?;
-        // A directory that went away meanwhile looks like an emptied one.
-        if self.identity()? != root {
-            return Err(io::ErrorKind::NotFound.into());
-        }
         Ok(self.snapshot())
-    }
-
-    /// Which directory bears our path now; an error if none does.
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        let metadata = std::fs::metadata(&self.root)?;
-        if metadata.is_dir() {
-            Ok((metadata.dev(), metadata.ino()))
-        } else {
-            Err(io::ErrorKind::NotADirectory.into())
-        }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -111,6 +95,9 @@ impl Scanner {
                 unknown: BTreeMap::new(),
             };
             snapshot.claims.insert(*block, row.good.clone().unwrap_or_else(nameless));
+            if !row.readable {
+                snapshot.unreadable.insert(*block);
+            }
         }
         for (cidr, row) in self.pools.keyed() {
             if let Some(record) = &row.good {
@@ -132,7 +119,9 @@ fn report_overlaps(snapshot: &mut Snapshot) {
     for block in snapshot.claims.keys() {
         match outer {
             Some(outer) if outer.net().contains(&block.net()) => {
-                let text = format!("{block} lies within {outer}, which is claimed too; release one of them");
+                let text = format!(
+                    "{block} lies within {outer}, which is claimed too; give one of them back (`pairway blocks release`)"
+                );
                 snapshot.problems.entry(Kind::Claim.record(&block.record_name())).or_insert(text);
             }
             _ => outer = Some(*block),
@@ -172,6 +161,7 @@ impl<K: Clone, R> Table<K, R> {
                 stamp: Stamp::default(),
                 settled: false,
                 good: None,
+                readable: false,
                 problem: None,
             });
         }
@@ -215,6 +205,7 @@ impl<K, R> Row<K, R> {
         if self.settled && read::stamp(path)? == Some(self.stamp) {
             return Ok(true);
         }
+        self.readable = false;
         let kept = if self.good.is_some() { "; its last good content stands" } else { "" };
         let (stamp, problem) = match read::record(path)? {
             Content::Absent => return Ok(false),
@@ -222,6 +213,7 @@ impl<K, R> Row<K, R> {
             Content::Bytes(bytes, stamp) => match decode(key, &bytes) {
                 Ok(decoded) => {
                     self.good = Some(decoded.record);
+                    self.readable = true;
                     let note = |newer| {
                         format!(
                             "written by a newer version ({newer}, this agent knows {}); what it knows is used",

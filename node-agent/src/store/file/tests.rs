@@ -10,6 +10,7 @@ use std::io::Write;
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::record;
 use crate::store::tests::{block, claim_of, name, pool_of, record_of, until};
 
 /// So slow that what a test sees in time was not seen by a rescan.
@@ -48,15 +49,11 @@ impl Place {
     }
 }
 
-async fn health(
-    store: &FileStore,
-    what: &str,
-    wanted: impl Fn(&Result<(), String>) -> bool,
-) -> Result<(), String> {
+async fn health(store: &FileStore, what: &str, wanted: impl Fn(&Health) -> bool) -> Result<(), String> {
     let mut health = store.health();
     let found = tokio::time::timeout(Duration::from_secs(30), health.wait_for(|shown| wanted(shown))).await;
     match found {
-        Ok(shown) => shown.unwrap().clone(),
+        Ok(shown) => shown.unwrap().clone().map_err(|trouble| trouble.text),
         Err(_) => panic!("health is not {what}: {:?}", store.health().borrow()),
     }
 }
@@ -148,6 +145,53 @@ async fn an_agent_that_starts_later_knows_a_broken_claim_by_its_name() {
     store.publish(&record_of("n1")).await.unwrap();
     until(&store, "n1", |shown| shown.nodes.contains_key(&name("n1"))).await;
     assert_eq!(fs::read_to_string(place.path("claims/10-244-7-0-24.json")).unwrap(), "half");
+}
+
+#[tokio::test]
+async fn a_broken_claim_is_mended_by_who_knows_it_and_by_nobody_else() {
+    let place = Place::new();
+    let store = place.open(watching()).await;
+    let claim = claim_of("10.244.7.0/24", "n1");
+    let path = place.path("claims/10-244-7-0-24.json");
+    store.claim(&claim).await.unwrap();
+    until(&store, "the claim", |shown| !shown.claims.is_empty()).await;
+    let good = fs::read(&path).unwrap();
+    type Break = fn(&Path);
+    let broken: [Break; 3] = [
+        |path| fs::write(path, "half").unwrap(),
+        // In one step: a scan between two would see a claim that is gone.
+        |path| {
+            let other = path.with_extension("other");
+            std::os::unix::fs::symlink("nowhere", &other).unwrap();
+            fs::rename(other, path).unwrap();
+        },
+        |path| {
+            let other = path.with_extension("other");
+            nix::unistd::mkfifo(&other, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+            fs::rename(other, path).unwrap();
+        },
+    ];
+    for damage in broken {
+        damage(&path);
+        let shown = until(&store, "the damage", |shown| shown.unreadable.contains(&claim.block)).await;
+        assert_eq!(shown.claims[&claim.block], claim, "its last good content stands");
+        assert_eq!(
+            store.claim(&claim).await.unwrap(),
+            ClaimOutcome::TakenBy(None),
+            "a claim alone mends nothing"
+        );
+        assert_eq!(store.mend_claim(&claim).await.unwrap(), ClaimOutcome::Claimed);
+        until(&store, "no damage", |shown| shown.unreadable.is_empty() && shown.problems.is_empty()).await;
+        assert_eq!(fs::read(&path).unwrap(), good);
+    }
+    // A newer version's record is readable as far as we know it, and stays.
+    let newer = Encoding { version: record::VERSION + 1 }.claim(&claim);
+    fs::write(path.with_extension("other"), &newer).unwrap();
+    fs::rename(path.with_extension("other"), &path).unwrap();
+    let shown = until(&store, "the note", |shown| !shown.problems.is_empty()).await;
+    assert!(shown.unreadable.is_empty());
+    assert_eq!(store.mend_claim(&claim).await.unwrap(), ClaimOutcome::Claimed);
+    assert_eq!(fs::read(&path).unwrap(), newer);
 }
 
 #[tokio::test]

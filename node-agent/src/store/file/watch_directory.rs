@@ -1,10 +1,10 @@
 //! The task that turns the directory into snapshots.
 //!
 //! Events only wake it. Each round reads the whole directory, so an event that was lost, a queue that
-//! overflowed or a directory that was exchanged costs a delay of at most one rescan.
+//! overflowed or a directory that was exchanged costs a delay of at most one rescan. That something is mounted over the
+//! directory is no event at all: whether the path still leads to it is asked once in a while.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use nix::unistd::{AccessFlags, access};
 use tokio::time::Instant;
 
 use super::filesystem::{self, Trouble, UnfitDirectory};
+use super::home::identity;
+use super::rebuild::Rebuild;
 use super::scan::Scanner;
 use super::{FileOptions, Kind, Shared};
 use crate::node::Snapshot;
@@ -23,10 +25,13 @@ use crate::node::Snapshot;
 /// However long a scan takes, changes wait no longer than this.
 const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);
 
-/// Makes the directories and tries what claims rest on. The root itself must be there.
-pub(super) fn prepare(root: &Path, allow_network: bool) -> Result<(), Trouble> {
+/// While the store is filled again it is looked at so often, to see that it is whole.
+const REBUILDING_POLL: Duration = Duration::from_millis(200);
+
+/// Makes the directories and tries what claims rest on. The root itself must be there. `shown` is its path for people.
+pub(super) fn prepare(root: &Path, shown: &Path, allow_network: bool) -> Result<(), Trouble> {
     if !allow_network {
-        refuse_network(root)?;
+        refuse_network(root, shown)?;
     }
     for kind in Kind::ALL {
         let directory = root.join(kind.directory());
@@ -37,15 +42,16 @@ pub(super) fn prepare(root: &Path, allow_network: bool) -> Result<(), Trouble> {
         }
         // Each may be a mount of its own.
         if !allow_network {
-            refuse_network(&directory)?;
+            refuse_network(&directory, &shown.join(kind.directory()))?;
         }
     }
-    filesystem::try_semantics(&root.join(Kind::Claim.directory()))
+    let claims = Kind::Claim.directory();
+    filesystem::try_semantics(&root.join(claims), &shown.join(claims))
 }
 
-fn refuse_network(path: &Path) -> Result<(), Trouble> {
+fn refuse_network(path: &Path, shown: &Path) -> Result<(), Trouble> {
     match filesystem::network_filesystem(path)? {
-        Some(kind) => Err(UnfitDirectory::Network { path: path.to_owned(), kind }.into()),
+        Some(kind) => Err(UnfitDirectory::Network { path: shown.to_owned(), kind }.into()),
         None => Ok(()),
     }
 }
@@ -53,12 +59,12 @@ fn refuse_network(path: &Path) -> Result<(), Trouble> {
 /// Until the store is dropped.
 pub(super) async fn run(shared: Arc<Shared>, options: FileOptions, prepared: bool) {
     let mut watcher = Watcher {
-        scanner: Some(Scanner::new(shared.records.root().to_owned())),
+        scanner: Some(Scanner::new()),
         watch: None,
         prepared,
         said_that_it_polls: false,
-        missing_since: None,
         last_scan: Duration::ZERO,
+        rebuild: Rebuild::default(),
         shared,
         options,
     };
@@ -77,8 +83,8 @@ struct Watcher {
     /// The directories are there and were tried.
     prepared: bool,
     said_that_it_polls: bool,
-    missing_since: Option<Instant>,
     last_scan: Duration,
+    rebuild: Rebuild,
 }
 
 /// A watch of these very directories, not of others that bear their names now.
@@ -88,7 +94,7 @@ struct Watch {
 }
 
 /// Device and inode of a directory; `None` if it is not there.
-type Identity = Option<(u64, u64)>;
+type Identity = Option<super::home::Identity>;
 
 /// What a round found.
 struct Found {
@@ -96,7 +102,6 @@ struct Found {
     snapshot: io::Result<Snapshot>,
     writable: io::Result<()>,
     identities: Vec<Identity>,
-    missing: bool,
 }
 
 impl Watcher {
@@ -105,14 +110,13 @@ impl Watcher {
         if self.watch.is_none() && !self.options.allow_network_filesystem {
             self.watch = self.start_watch();
         }
-        let root = self.shared.records.root().to_owned();
-        let mut scanner = self.scanner.take().unwrap_or_else(|| Scanner::new(root.clone()));
+        let mut scanner = self.scanner.take().unwrap_or_else(Scanner::new);
         let needs_preparation = !self.prepared || self.shared.cannot_write();
-        let remake = self.missing_since.is_some_and(|since| since.elapsed() >= self.options.missing_grace);
         let allow_network = self.options.allow_network_filesystem;
+        let shared = self.shared.clone();
         let began = Instant::now();
         let mut scan = tokio::task::spawn_blocking(move || {
-            let found = look(&root, &mut scanner, needs_preparation, remake, allow_network);
+            let found = look(&shared, &mut scanner, needs_preparation, allow_network);
             (scanner, found)
         });
         let found = match tokio::time::timeout(self.options.deadline, &mut scan).await {
@@ -134,13 +138,9 @@ impl Watcher {
     }
 
     fn take_in(&mut self, found: Found, needed_preparation: bool) {
-        self.missing_since = match (found.missing, self.missing_since) {
-            (false, _) => None,
-            (true, since) => Some(since.unwrap_or_else(Instant::now)),
-        };
         match found.prepared {
             Ok(()) => {
-                self.prepared = !found.missing;
+                self.prepared = found.snapshot.is_ok();
                 if needed_preparation || found.writable.is_err() {
                     self.shared.writing(found.writable.as_ref().map(|_| ()));
                 }
@@ -169,7 +169,10 @@ impl Watcher {
         }
     }
 
-    fn show(&self, mut snapshot: Snapshot) {
+    fn show(&mut self, mut snapshot: Snapshot) {
+        let home = self.shared.records.home();
+        snapshot.rebuilding = self.rebuild.look(home.own().as_ref(), &snapshot, Instant::now());
+        home.held(&snapshot);
         self.shared.snapshots.send_if_modified(|shown| {
             let last = shown.as_ref().map_or(0, |shown| shown.revision);
             snapshot.revision = last;
@@ -186,12 +189,17 @@ impl Watcher {
         let root = self.shared.records.root();
         let identities = identities(root);
         match watch(root) {
-            Ok(events) => Some(Watch { events, identities }),
+            Ok(events) => {
+                if std::mem::take(&mut self.said_that_it_polls) {
+                    tracing::info!(path = %root.display(), "changes of the store are watched again");
+                }
+                Some(Watch { events, identities })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 if !self.said_that_it_polls {
                     tracing::warn!(path = %root.display(), %error, poll = ?self.options.poll,
-                        "changes of the store can't be watched, it is polled; raise fs.inotify.max_user_instances");
+                        "changes of the store can't be watched, it is polled; {}", filesystem::watch_advice(&error));
                 }
                 self.said_that_it_polls = true;
                 None
@@ -202,12 +210,23 @@ impl Watcher {
     /// Until something may have changed, and then a little longer, so that what comes together is read together.
     async fn wait(&mut self) {
         let usable = self.prepared && !self.shared.cannot_write();
-        let longest = if self.watch.is_some() && usable { self.options.rescan } else { self.options.poll };
+        let mut longest =
+            if self.watch.is_some() && usable { self.options.rescan } else { self.options.poll };
+        if self.rebuild.is_under_way() {
+            longest = longest.min(REBUILDING_POLL);
+        }
         let deadline = Instant::now() + longest;
+        let mut next_look = Instant::now() + self.options.poll;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(deadline) => return,
                 () = self.shared.written.notified() => return,
+                () = tokio::time::sleep_until(next_look) => {
+                    if self.has_moved().await {
+                        return;
+                    }
+                    next_look = Instant::now() + self.options.poll;
+                },
                 seen = next(&mut self.watch) => match seen {
                     Seen::Nothing => {}
                     Seen::Change => break,
@@ -227,40 +246,59 @@ impl Watcher {
             }
         }
     }
+
+    /// Does the path lead elsewhere than to what is watched? A disk that does not answer is the next round's to tell.
+    async fn has_moved(&self) -> bool {
+        let Some(watch) = &self.watch else { return false };
+        let root = self.shared.records.root().to_owned();
+        let look = tokio::task::spawn_blocking(move || identity_of(&root));
+        match tokio::time::timeout(self.options.deadline, look).await {
+            Ok(Ok(found)) => watch.identities.first() != Some(&found),
+            Ok(Err(_)) | Err(_) => true,
+        }
+    }
 }
 
-fn look(root: &Path, scanner: &mut Scanner, prepare_it: bool, remake: bool, allow_network: bool) -> Found {
-    let mut missing =
-        matches!(std::fs::metadata(root), Err(error) if error.kind() == io::ErrorKind::NotFound);
-    if missing && remake {
-        // Not with its parents: if those are away too, a mount is missing, and an empty store would be a lie.
-        missing = std::fs::create_dir(root).is_err();
-    }
-    let prepared = if missing {
-        Ok(())
-    } else if prepare_it {
-        prepare(root, allow_network)
-    } else {
-        Ok(())
+fn look(shared: &Shared, scanner: &mut Scanner, prepare_it: bool, allow_network: bool) -> Found {
+    let shown = shared.records.root();
+    let place = match shared.records.enter() {
+        Ok(place) => place,
+        Err(error) => {
+            return Found {
+                prepared: Ok(()),
+                snapshot: Err(error),
+                writable: Ok(()),
+                identities: identities(shown),
+            };
+        }
     };
+    let root = place.path();
+    let prepared = if prepare_it { prepare(root, shown, allow_network) } else { Ok(()) };
     // What is refused is not read either.
-    let snapshot = match prepared {
+    let scanned = match prepared {
         Err(Trouble::Unfit(_)) => Err(io::ErrorKind::Unsupported.into()),
-        Ok(()) | Err(Trouble::Io(_)) => scanner.scan(Timestamp::now()),
+        Ok(()) | Err(Trouble::Io(_)) => {
+            shared.records.before_scan().and_then(|()| scanner.scan(root, Timestamp::now()))
+        }
     };
+    // A directory that went away meanwhile looks like an emptied one.
+    let snapshot = scanned.and_then(|snapshot| shared.records.enter().map(|_| snapshot));
     // Directories that are missing are made by whoever writes there first: to make them here would race with an
     // operator who is removing them.
     let writable = std::iter::once(root.to_owned())
         .chain(Kind::ALL.iter().map(|kind| root.join(kind.directory())).filter(|path| path.exists()))
         .try_for_each(|path| access(&path, AccessFlags::W_OK))
         .map_err(io::Error::from);
-    Found { prepared, snapshot, writable, identities: identities(root), missing }
+    Found { prepared, snapshot, writable, identities: identities(root) }
 }
 
 fn identities(root: &Path) -> Vec<Identity> {
-    let identity = |path: &Path| std::fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
-    let below = Kind::ALL.iter().map(|kind| identity(&root.join(kind.directory())));
-    std::iter::once(identity(root)).chain(below).collect()
+    let below = Kind::ALL.iter().map(|kind| identity_of(&root.join(kind.directory())));
+    std::iter::once(identity_of(root)).chain(below).collect()
+}
+
+fn identity_of(path: &Path) -> Identity {
+    std::fs::metadata(path).ok().map(|metadata| identity(&metadata))
 }
 
 /// Attributes are not watched: a node's sign of life wakes nobody.
@@ -280,7 +318,7 @@ pub(super) fn watch(root: &Path) -> io::Result<EventStream<[u8; 4096]>> {
     inotify.into_event_stream([0; 4096])
 }
 
-enum Seen {
+pub(super) enum Seen {
     /// Temporary files and the like.
     Nothing,
     Change,
@@ -299,7 +337,7 @@ async fn next(watch: &mut Option<Watch>) -> Seen {
     }
 }
 
-fn meaning(event: &Event<std::ffi::OsString>) -> Seen {
+pub(super) fn meaning(event: &Event<std::ffi::OsString>) -> Seen {
     let is_hidden = event.name.as_ref().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     if is_hidden {
         return Seen::Nothing;

@@ -18,6 +18,8 @@ pub(super) const TEMPORARY: &str = ".tmp-";
 /// What is about to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
+    /// The directory is read.
+    Scan,
     /// The temporary file is created.
     Temporary,
     /// Its content is written.
@@ -107,7 +109,8 @@ impl Writer {
         Ok(file)
     }
 
-    fn before(&self, step: Step) -> io::Result<()> {
+    /// Asks the test.
+    pub(super) fn before(&self, step: Step) -> io::Result<()> {
         match &self.gate {
             Some(gate) => gate(step),
             None => Ok(()),
