@@ -13,6 +13,7 @@ mod agent;
 mod bgp;
 mod blocks;
 pub(crate) mod client;
+mod doctor;
 mod node;
 pub mod output;
 mod pairs;
@@ -70,6 +71,10 @@ enum Command {
     /// Act on a node of the cluster.
     #[command(subcommand)]
     Node(node::Command),
+    /// Look whether this machine is fit to be a node; no agent has to run.
+    ///
+    /// Changes nothing. Each finding comes with what it means and the command that mends it. As root it sees more.
+    Doctor(doctor::Arguments),
     /// Take away what the agent has made on this node: kernel objects, claims, record and state.
     ///
     /// The agent must not run. Doing it again does no harm.
@@ -112,6 +117,7 @@ fn dispatch(cli: Cli) -> Result<Printed, Failure> {
         Command::Node(node::Command::Delete { name, force }) => {
             wait(node::delete(&client, name, force, format))
         }
+        Command::Doctor(arguments) => doctor::run(&arguments, format),
         Command::Uninstall(arguments) => wait(uninstall::run(&arguments, format)),
         Command::Version => version::show(format),
         Command::Completions { shell } => {

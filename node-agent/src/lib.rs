@@ -7,6 +7,7 @@ pub mod claims;
 pub mod cli;
 pub mod daemon;
 pub mod dataplane;
+pub mod doctor;
 pub mod http;
 pub mod liveness;
 pub mod metrics;

@@ -100,11 +100,10 @@ pub enum Severity {
 
 impl Severity {
     /// Conditions of others, and of what is yet to come.
-    const WARNINGS: [&str; 13] = [
+    const WARNINGS: [&str; 12] = [
         "BgpSessionDown",
         "HolderUnknown",
         "HostPrefix",
-        "PeerUnreachable",
         "PeersVanished",
         "PolicyDiffers",
         "PrefixRefused",

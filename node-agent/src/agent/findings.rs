@@ -87,7 +87,7 @@ impl Agent {
                 findings.insert(Finding::new(
                     "BgpSessionDown",
                     &pair.peer,
-                    format!("{}{error}", decision.detail),
+                    format!("{}{error}; `pairway bgp neighbors` shows the session", decision.detail),
                 ));
             } else if decision.path == Path::None
                 && decision.reason != Reason::NoBlock

@@ -36,7 +36,7 @@ impl Agent {
                     self.state.findings.insert(Finding::new(
                         "UnderlayMissing",
                         family,
-                        format!("the underlay address {known} is away: the data plane stays as it is"),
+                        format!("the underlay address {known} is away: the data plane stays as it is; give it back, or set node.underlay to where the node is now"),
                     ));
                 }
             }

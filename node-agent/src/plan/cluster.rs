@@ -128,7 +128,7 @@ impl Cluster {
                 "RouterIdDuplicate",
                 identifier,
                 format!(
-                    "{} have the same BGP identifier and can't peer with each other: set bgp.routerId on all but one of them",
+                    "{} have the same BGP identifier and can't peer with each other, so that their pairs use the fallback: set bgp.routerId on all but one of them",
                     listed(names)
                 ),
             ));
@@ -137,7 +137,7 @@ impl Cluster {
             findings.insert(Finding::new(
                 "VtepMacDuplicate",
                 mac,
-                format!("the names of {} give the same tunnel address: rename one of them", listed(names)),
+                format!("the names of {} give the same Ethernet address in the tunnel, so that packets for either go to one of them: rename one", listed(names)),
             ));
         }
         for (name, peer) in &self.peers {
@@ -158,7 +158,7 @@ impl Cluster {
                     "HostPrefix",
                     name,
                     format!(
-                        "{} and {name} can't share a subnet because one of them has an address with the prefix of a single host: they count as different subnets, a rule in paths.rules can say otherwise",
+                        "{} and {name} can't share a subnet because one of them has an address with the prefix of a single host: the pair counts as one of different subnets; give the address its subnet's prefix length if they reach each other directly",
                         world.own.name
                     ),
                 ));
@@ -221,7 +221,7 @@ fn give_blocks(world: &World<'_>, peers: &mut BTreeMap<NodeName, Member>, findin
             Some((
                 "BlockOutsidePools",
                 format!(
-                    "{net}, claimed by {holder}, is in no pool: it gets no route; add its pool to the configuration"
+                    "{net}, claimed by {holder}, is in no pool of this node's configuration: it gets no route and its pods can't be reached from here; all nodes should have the same pools"
                 ),
             ))
         } else {

@@ -31,6 +31,7 @@ use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
 
 mod filesystem;
 mod home;
+pub(crate) mod peek;
 mod read;
 mod rebuild;
 mod records;

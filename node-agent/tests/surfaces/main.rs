@@ -5,6 +5,8 @@ mod fixtures;
 
 mod agent;
 mod commands;
+mod conditions;
+mod doctor;
 mod failures;
 mod program;
 mod reference;

@@ -6,6 +6,7 @@ use node_agent::api::reply::{
     BlockEntry, ClaimRequest, Claimed, DeleteRequest, Deleted, ErrorReply, ReleaseRequest, Released,
     Uninstalled, Validated, Version,
 };
+use node_agent::doctor::Examination;
 use node_agent::status::{BgpNeighbor, Pair, RouteEntry, Status};
 use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
@@ -31,6 +32,7 @@ fn every_schema_is_committed() {
     committed::<Uninstalled>(expect_file!["../../schemas/uninstall.json"]);
     committed::<Validated>(expect_file!["../../schemas/validate.json"]);
     committed::<Version>(expect_file!["../../schemas/version.json"]);
+    committed::<Examination>(expect_file!["../../schemas/doctor.json"]);
     committed::<ErrorReply>(expect_file!["../../schemas/error.json"]);
 }
 

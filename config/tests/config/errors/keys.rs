@@ -1,0 +1,214 @@
+//! Each key by itself: unknown ones, wrong types, what is not in this version.
+
+use config::ConfigFile;
+use expect_test::expect;
+
+use super::{beside_a_pool, check};
+
+#[test]
+fn unknown_keys() {
+    beside_a_pool(
+        "bpg: {}\nfoo: 1\n",
+        expect![[r#"
+            pairway.yaml:2:1: bpg: unknown key `bpg`
+                2 | bpg: {}
+                  | ^^^ did you mean `bgp`?
+            pairway.yaml:3:1: foo: unknown key `foo`
+                3 | foo: 1
+                  | ^^^ the keys here are version, node, overrides, store, pools, blocks, paths, bgp, vxlan, brake, masquerade, http, api, stateDir, kernel
+        "#]],
+    );
+    beside_a_pool(
+        "bgp: { hold_time: 9s, as: 1 }\n",
+        expect![[r#"
+        pairway.yaml:2:8: bgp.hold_time: unknown key `hold_time`
+            2 | bgp: { hold_time: 9s, as: 1 }
+              |        ^^^^^^^^^ did you mean `holdTime`?
+        pairway.yaml:2:23: bgp.as: unknown key `as`
+            2 | bgp: { hold_time: 9s, as: 1 }
+              |                       ^^ did you mean `asn`?
+    "#]],
+    );
+}
+
+#[test]
+fn wrong_types() {
+    beside_a_pool(
+        "bgp: { asn: \"64512\", port: abc, listen: 192.0.2.1 }\n",
+        expect![[r#"
+            pairway.yaml:2:13: bgp.asn: the text "64512" stands where a number is due
+                2 | bgp: { asn: "64512", port: abc, listen: 192.0.2.1 }
+                  |             ^^^^^^^ remove the quotes: 64512
+            pairway.yaml:2:28: bgp.port: the text `abc` stands where a number is due
+                2 | bgp: { asn: "64512", port: abc, listen: 192.0.2.1 }
+                  |                            ^^^
+            pairway.yaml:2:41: bgp.listen: the text `192.0.2.1` stands where a list is due
+                2 | bgp: { asn: "64512", port: abc, listen: 192.0.2.1 }
+                  |                                         ^^^^^^^^^ write [192.0.2.1]
+        "#]],
+    );
+    beside_a_pool(
+        "bgp: { asn: 1.5, port: 0179, listen: [7] }\n",
+        expect![[r#"
+            pairway.yaml:2:13: bgp.asn: the fraction 1.5 stands where a number is due
+                2 | bgp: { asn: 1.5, port: 0179, listen: [7] }
+                  |             ^^^
+            pairway.yaml:2:24: bgp.port: the text `0179` stands where a number is due
+                2 | bgp: { asn: 1.5, port: 0179, listen: [7] }
+                  |                        ^^^^ write 179, without leading zeros
+            pairway.yaml:2:39: bgp.listen[0]: the number 7 stands where text is due
+                2 | bgp: { asn: 1.5, port: 0179, listen: [7] }
+                  |                                       ^ quote it: "7"
+        "#]],
+    );
+    beside_a_pool(
+        "node: { name: 7, labels: { gpu: true, rack: 1 } }\n",
+        expect![[r#"
+        pairway.yaml:2:15: node.name: the number 7 stands where text is due
+            2 | node: { name: 7, labels: { gpu: true, rack: 1 } }
+              |               ^ quote it: "7"
+        pairway.yaml:2:33: node.labels.gpu: the truth value true stands where text is due
+            2 | node: { name: 7, labels: { gpu: true, rack: 1 } }
+              |                                 ^^^^ quote it: "true"
+        pairway.yaml:2:45: node.labels.rack: the number 1 stands where text is due
+            2 | node: { name: 7, labels: { gpu: true, rack: 1 } }
+              |                                             ^ quote it: "1"
+    "#]],
+    );
+    beside_a_pool(
+        "bgp:\nvxlan: 7\nnode: { underlay: { a: b } }\n",
+        expect![[r#"
+        pairway.yaml:2:4: bgp: nothing stands where a map of keys is due
+            2 | bgp:
+              |    ^ remove the key, or give it a value
+        pairway.yaml:3:8: vxlan: the number 7 stands where a map of keys is due
+            3 | vxlan: 7
+              |        ^
+        pairway.yaml:4:19: node.underlay: a map stands where text or a list is due
+            4 | node: { underlay: { a: b } }
+              |                   ^
+    "#]],
+    );
+    beside_a_pool(
+        "store: { file: { allowNetworkFilesystem: \"true\" } }\n",
+        expect![[r#"
+        pairway.yaml:2:42: store.file.allowNetworkFilesystem: the text "true" stands where true or false is due
+            2 | store: { file: { allowNetworkFilesystem: "true" } }
+              |                                          ^^^^^^ remove the quotes: true
+    "#]],
+    );
+    beside_a_pool(
+        "store: { file: { allowNetworkFilesystem: yes } }\n",
+        expect![[r#"
+        pairway.yaml:2:42: store.file.allowNetworkFilesystem: the text `yes` stands where true or false is due
+            2 | store: { file: { allowNetworkFilesystem: yes } }
+              |                                          ^^^
+    "#]],
+    );
+}
+
+#[test]
+fn what_this_version_has_not() {
+    beside_a_pool(
+        "store: { kubernetes: {} }\n",
+        expect![[r#"
+        pairway.yaml:2:10: store.kubernetes: `kubernetes` is not in this version
+            2 | store: { kubernetes: {} }
+              |          ^^^^^^^^^^ the Kubernetes store will come; remove the key
+    "#]],
+    );
+    beside_a_pool(
+        "store: { etcd: { endpoints: [] } }\n",
+        expect![[r#"
+        pairway.yaml:2:10: store.etcd: `etcd` is not in this version
+            2 | store: { etcd: { endpoints: [] } }
+              |          ^^^^ the etcd store will come; remove the key
+    "#]],
+    );
+    beside_a_pool(
+        "paths: { sameSubnet: wireguard, crossSubnet: ipip }\n",
+        expect![[r#"
+        pairway.yaml:2:22: paths.sameSubnet: `wireguard` is not in this version
+            2 | paths: { sameSubnet: wireguard, crossSubnet: ipip }
+              |                      ^^^^^^^^^ WireGuard will come; now use `bgp`, `direct`, `vxlan` or `none`
+        pairway.yaml:2:46: paths.crossSubnet: `ipip` is not in this version
+            2 | paths: { sameSubnet: wireguard, crossSubnet: ipip }
+              |                                              ^^^^ IP-in-IP will come; now use `vxlan` or `none`
+    "#]],
+    );
+    beside_a_pool(
+        "paths: { crossSubnet: bgp }\n",
+        expect![[r#"
+        pairway.yaml:2:23: paths.crossSubnet: `bgp` is not in this version
+            2 | paths: { crossSubnet: bgp }
+              |                       ^^^ native paths between subnets will come; now use `vxlan` or `none`
+    "#]],
+    );
+    beside_a_pool(
+        "paths: { rules: [{ between: [{}, {}], use: ipip }] }\n",
+        expect![[r#"
+        pairway.yaml:2:44: paths.rules[0].use: `ipip` is not in this version
+            2 | paths: { rules: [{ between: [{}, {}], use: ipip }] }
+              |                                            ^^^^ IP-in-IP will come; now use `bgp`, `direct`, `vxlan` or `none`
+    "#]],
+    );
+    beside_a_pool(
+        "blocks: { source: nodeSpec }\n",
+        expect![[r#"
+        pairway.yaml:2:19: blocks.source: `nodeSpec` is not in this version
+            2 | blocks: { source: nodeSpec }
+              |                   ^^^^^^^^ blocks from the nodes' specifications will come; now use `claim`
+    "#]],
+    );
+    beside_a_pool(
+        "masquerade: { enabled: true, exclude: [192.0.2.0/24] }\n",
+        expect![[r#"
+        pairway.yaml:2:24: masquerade.enabled: `true` is not in this version
+            2 | masquerade: { enabled: true, exclude: [192.0.2.0/24] }
+              |                        ^^^^ address translation will come; now use `false`
+        pairway.yaml:2:39: masquerade.exclude: `192.0.2.0/24` is not in this version
+            2 | masquerade: { enabled: true, exclude: [192.0.2.0/24] }
+              |                                       ^ address translation will come; now use []
+    "#]],
+    );
+    beside_a_pool(
+        "mtu: uniform\nfirewall: { insertAccept: true }\n",
+        expect![[r#"
+        pairway.yaml:2:1: mtu: `mtu` is not in this version
+            2 | mtu: uniform
+              | ^^^ MTU settings will come; remove the key
+        pairway.yaml:3:1: firewall: `firewall` is not in this version
+            3 | firewall: { insertAccept: true }
+              | ^^^^^^^^ firewall rules will come; remove the key
+    "#]],
+    );
+}
+
+#[test]
+fn a_required_key_that_is_misspelt_is_one_mistake() {
+    check(
+        "pool: [{ cidr: 10.244.0.0/16, blockPrefix: 24 }]\n",
+        expect![[r#"
+            pairway.yaml:1:1: pool: unknown key `pool`
+                1 | pool: [{ cidr: 10.244.0.0/16, blockPrefix: 24 }]
+                  | ^^^^ did you mean `pools`?
+        "#]],
+    );
+    check(
+        "pools: [{ cidr: 10.244.0.0/16, blockprefix: 24 }]\n",
+        expect![[r#"
+            pairway.yaml:1:33: pools[0].blockprefix: unknown key `blockprefix`
+                1 | pools: [{ cidr: 10.244.0.0/16, blockprefix: 24 }]
+                  |                                ^^^^^^^^^^^ did you mean `blockPrefix`?
+        "#]],
+    );
+}
+
+#[test]
+fn on_one_line_for_conditions_and_logs() {
+    let errors = ConfigFile::parse("pool: []\nbgp: { asn: 0 }\n", "p.yaml").unwrap_err();
+    assert_eq!(
+        errors.summary(),
+        "p.yaml:1:1: pool: unknown key `pool` (did you mean `pools`?); p.yaml:2:13: bgp.asn: AS 0 is reserved (RFC 7607) (use your own, or one of the private ranges 64512 to 65534 and 4200000000 to 4294967294)"
+    );
+}

@@ -1,0 +1,213 @@
+//! What was seen of a machine: values alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use bgp::Family;
+use ipnet::IpNet;
+use vxlan::{InstalledRoute, Interface, LinkName};
+
+use crate::node::NodeName;
+use crate::underlay::Choice;
+
+/// Something that was seen, or why it could not be.
+pub type Known<T> = Result<T, String>;
+
+/// Everything that the checks look at.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Name of this node.
+    pub node: NodeName,
+    /// Pools that blocks are cut from.
+    pub pools: Vec<IpNet>,
+    /// The kernel's release, or why it will not do.
+    pub kernel: Known<String>,
+    /// `net.ipv4.ip_forward` and `net.ipv6.conf.all.forwarding`.
+    pub forwarding: BTreeMap<Family, Known<bool>>,
+    /// Interfaces by name, ours included.
+    pub interfaces: Known<BTreeMap<LinkName, Interface>>,
+    /// Names of our own devices.
+    pub ours: BTreeSet<LinkName>,
+    /// Settings of interfaces.
+    pub devices: BTreeMap<LinkName, Device>,
+    /// `net.ipv4.conf.all.rp_filter`.
+    pub rp_filter_all: u8,
+    /// Default routes, best first.
+    pub default_routes: Vec<InstalledRoute>,
+    /// The underlay that the agent would choose.
+    pub underlay: Choice,
+    /// `net.bridge.bridge-nf-call-iptables`; `None`: the module is not there.
+    pub bridge_filter: BridgeFilter,
+    /// Kernel modules.
+    pub modules: Modules,
+    /// Ports that we listen on, and who has them.
+    pub ports: Ports,
+    /// Packet filters.
+    pub ruleset: Known<Ruleset>,
+    /// Policy of the FORWARD chain of the legacy iptables, `None` where these are not in use.
+    pub legacy_forward: Known<Option<String>>,
+    /// Whether the clock is kept by something.
+    pub clock: Known<ClockState>,
+    /// `net.ipv4.neigh.default.gc_thresh3` and its IPv6 twin: neighbours that the machine remembers at most.
+    pub neighbor_limit: BTreeMap<Family, Known<u64>>,
+    /// The nodes that the store knows.
+    pub records: Known<Vec<Record>>,
+    /// Directories that the agent writes to.
+    pub folders: Vec<Folder>,
+}
+
+/// Settings of one interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Device {
+    /// `net.ipv4.conf.DEVICE.forwarding`.
+    pub forwarding: Option<bool>,
+    /// `net.ipv4.conf.DEVICE.rp_filter`.
+    pub rp_filter: Option<u8>,
+    /// `net.ipv6.conf.DEVICE.accept_ra`.
+    pub accept_ra: Option<u8>,
+}
+
+/// Whether bridged packets pass iptables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BridgeFilter {
+    /// `net.bridge.bridge-nf-call-iptables`; `None`: br_netfilter is not loaded.
+    pub calls_iptables: Option<bool>,
+    /// kube-proxy runs on this machine.
+    pub kube_proxy: bool,
+}
+
+/// The modules that we need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modules {
+    /// vxlan
+    pub vxlan: ModuleState,
+    /// ipip
+    pub ipip: ModuleState,
+}
+
+/// Whether the kernel has a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModuleState {
+    /// It is in use, loaded or built in.
+    Present,
+    /// It can be loaded.
+    OnDisk,
+    /// The running kernel has none.
+    Missing,
+    /// There is no list of its modules.
+    Unknown(String),
+}
+
+/// Who has a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports {
+    /// UDP port of our tunnel.
+    pub vxlan: u16,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// TCP port of our speaker.
+    pub bgp: u16,
+    /// Addresses that it would listen on.
+    pub bgp_addresses: Vec<IpAddr>,
+    /// All that listen on one of them.
+    pub owners: Known<Vec<PortOwner>>,
+}
+
+/// Somebody who has a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortOwner {
+    /// Protocol.
+    pub proto: Proto,
+    /// Address, unspecified for all of its family.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Who.
+    pub owner: Owner,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proto {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+/// The owner of a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// A process.
+    Process {
+        /// Its id.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
+    /// No process that we may look at: the kernel, or somebody else's.
+    Unseen,
+}
+
+/// Packet filters as `nft` lists them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ruleset {
+    /// Names of all tables.
+    pub tables: BTreeSet<String>,
+    /// Base chains that forwarded packets pass, with the policy `drop`.
+    pub drops: Vec<Chain>,
+}
+
+/// A base chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Family of its table: `ip`, `ip6`, `inet`.
+    pub family: String,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub name: String,
+    /// Addresses that some rule of its table accepts.
+    pub accepts: BTreeSet<IpNet>,
+}
+
+/// Whether the clock is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockState {
+    /// By a time server.
+    Synchronised,
+    /// By nobody.
+    Free,
+}
+
+/// A node of the store, as far as the checks look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its name.
+    pub name: NodeName,
+    /// Its underlay addresses.
+    pub addresses: Vec<IpNet>,
+}
+
+/// A directory that the agent writes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// What for.
+    pub purpose: Purpose,
+    /// Where.
+    pub path: PathBuf,
+    /// Why the agent could not write there, if it could not.
+    pub trouble: Option<String>,
+}
+
+/// What a directory is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// `stateDir`
+    State,
+    /// `store.file.path`
+    Store,
+    /// The folder of `api.socket`
+    Socket,
+}

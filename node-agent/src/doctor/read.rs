@@ -1,0 +1,211 @@
+//! Looks at the machine. Every look that fails is a reason in the facts, never the end of the examination.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use bgp::Family;
+use config::Config;
+use ipnet::IpNet;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+use vxlan::netlink::{Kernel, kernel_release, require_kernel};
+use vxlan::{Dataplane, LinkName, Observed};
+
+use super::facts::{BridgeFilter, Device, Facts, Folder, Known, Modules, Ports, Purpose, Record};
+use crate::daemon;
+use crate::node::NodeName;
+use crate::store::file::peek;
+use crate::telemetry::chain;
+use crate::underlay::{self, Choice, Local};
+
+mod clock;
+mod filters;
+mod modules;
+mod ports;
+
+/// Looks at this machine as the agent of this configuration would find it.
+#[must_use]
+pub fn facts(config: &Config, node: &NodeName) -> Facts {
+    let pools: Vec<IpNet> = config.pools.iter().map(|pool| pool.cidr).collect();
+    let observed = observe(config);
+    let (kernel_view, why) = match observed {
+        Ok(observed) => (observed, None),
+        Err(why) => (Observed::default(), Some(why)),
+    };
+    let underlay = match &why {
+        None => underlay::choose(&config.node.underlay, &pools, &kernel_view, &Local::default()),
+        Some(why) => Choice { local: Local::default(), problem: Some(why.clone()) },
+    };
+    let devices = kernel_view.interfaces.keys().map(|link| (link.clone(), device(link))).collect();
+    let sysctls = |keys: [(Family, &str); 2]| keys.map(|(family, key)| (family, sysctl(key)));
+    Facts {
+        node: node.clone(),
+        kernel: match require_kernel() {
+            Ok(_) => Ok(release()),
+            Err(error) => Err(chain(&error)),
+        },
+        forwarding: sysctls([
+            (Family::Ipv4, "net/ipv4/ip_forward"),
+            (Family::Ipv6, "net/ipv6/conf/all/forwarding"),
+        ])
+        .into_iter()
+        .map(|(family, value)| (family, value.map(|value| value != 0)))
+        .collect(),
+        neighbor_limit: BTreeMap::from(sysctls([
+            (Family::Ipv4, "net/ipv4/neigh/default/gc_thresh3"),
+            (Family::Ipv6, "net/ipv6/neigh/default/gc_thresh3"),
+        ])),
+        ours: kernel_view.ours.links.keys().cloned().collect::<BTreeSet<LinkName>>(),
+        devices,
+        rp_filter_all: kernel_view.rp_filter_all,
+        default_routes: kernel_view.default_routes.clone(),
+        bridge_filter: BridgeFilter {
+            calls_iptables: sysctl("net/bridge/bridge-nf-call-iptables").ok().map(|value| value != 0),
+            kube_proxy: process_names().any(|name| name == "kube-proxy"),
+        },
+        modules: Modules { vxlan: modules::state("vxlan"), ipip: modules::state("ipip") },
+        ports: Ports {
+            vxlan: config.vxlan.port,
+            vni: config.vxlan.vni,
+            bgp: config.bgp.port,
+            bgp_addresses: bgp_addresses(config, &underlay),
+            owners: ports::owners(&[config.vxlan.port, config.bgp.port]),
+        },
+        ruleset: filters::ruleset(),
+        legacy_forward: filters::legacy_forward(),
+        clock: clock::state(),
+        records: records(config),
+        folders: folders(config),
+        interfaces: match why {
+            None => Ok(kernel_view.interfaces),
+            Some(why) => Err(why),
+        },
+        underlay,
+        pools,
+    }
+}
+
+fn observe(config: &Config) -> Known<Observed> {
+    let failed =
+        |error: &dyn std::error::Error| format!("the kernel can't be read by netlink: {}", text_of(error));
+    let mut kernel = Kernel::open(daemon::marks(&config.kernel)).map_err(|error| failed(&error))?;
+    kernel.observe(&[]).map_err(|error| failed(&error))
+}
+
+fn text_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn release() -> String {
+    kernel_release().map_or_else(|error| error.to_string(), |release| release.to_string())
+}
+
+/// A number below /proc/sys.
+fn sysctl(key: &str) -> Known<u64> {
+    let path = Path::new("/proc/sys").join(key);
+    let name = key.replace('/', ".");
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            text.trim().parse().map_err(|_| format!("{name} is {:?}, which is no number", text.trim()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!(
+            "there is no {name} here: a network namespace of its own has none, look on the machine itself"
+        )),
+        Err(error) => Err(format!("{name} can't be read: {error}")),
+    }
+}
+
+fn device(link: &LinkName) -> Device {
+    let small = |key: String| sysctl(&key).ok().and_then(|value| u8::try_from(value).ok());
+    Device {
+        forwarding: small(format!("net/ipv4/conf/{link}/forwarding")).map(|value| value != 0),
+        rp_filter: small(format!("net/ipv4/conf/{link}/rp_filter")),
+        accept_ra: small(format!("net/ipv6/conf/{link}/accept_ra")),
+    }
+}
+
+/// Names of all processes that can be seen.
+fn process_names() -> impl Iterator<Item = String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+        .filter_map(|entry| fs::read_to_string(entry.path().join("comm")).ok())
+        .map(|name| name.trim_end().to_owned())
+}
+
+fn bgp_addresses(config: &Config, underlay: &Choice) -> Vec<IpAddr> {
+    if !config.bgp.listen.is_empty() {
+        return config.bgp.listen.clone();
+    }
+    let found: Vec<IpAddr> = Family::ALL
+        .into_iter()
+        .filter_map(|family| underlay.local.of(family))
+        .map(|local| local.address.addr())
+        .collect();
+    // Without an underlay any address may become one.
+    if found.is_empty() { vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] } else { found }
+}
+
+fn records(config: &Config) -> Known<Vec<Record>> {
+    let config::Store::File { path, .. } = &config.store;
+    let records = peek::nodes(path)
+        .map_err(|error| format!("the store at {} can't be read: {error}", path.display()))?;
+    let record = |record: crate::node::NodeRecord| Record {
+        addresses: [record.underlay.ipv4.map(IpNet::V4), record.underlay.ipv6.map(IpNet::V6)]
+            .into_iter()
+            .flatten()
+            .collect(),
+        name: record.name,
+    };
+    Ok(records.into_iter().map(record).collect())
+}
+
+fn folders(config: &Config) -> Vec<Folder> {
+    let config::Store::File { path, allow_network_filesystem } = &config.store;
+    let folder = |purpose, path: &Path| Folder { purpose, path: path.to_owned(), trouble: trouble(path) };
+    let mut store = folder(Purpose::Store, path);
+    if store.trouble.is_none()
+        && !allow_network_filesystem
+        && let Ok(Some(kind)) = peek::network_filesystem(&standing(path))
+    {
+        store.trouble = Some(format!("it is on {kind}, a network filesystem, which is refused"));
+    }
+    let socket = config.api_socket.parent().unwrap_or(Path::new("/"));
+    vec![folder(Purpose::State, &config.state_dir), store, folder(Purpose::Socket, socket)]
+}
+
+/// The path, or the nearest folder above it that exists.
+fn standing(path: &Path) -> PathBuf {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned()
+}
+
+/// Why nothing can be written in a directory that exists or is to be made.
+fn trouble(path: &Path) -> Option<String> {
+    let standing = standing(path);
+    if !standing.is_dir() {
+        return Some(format!("{} is not a directory", standing.display()));
+    }
+    let errno = access(&standing, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
+    let made = if standing == path {
+        String::new()
+    } else {
+        format!("it does not exist, and in {} ", standing.display())
+    };
+    let why = if errno == Errno::EROFS {
+        ": the filesystem is read-only".to_owned()
+    } else if errno == Errno::EACCES {
+        " by this user".to_owned()
+    } else {
+        format!(": {}", errno.desc())
+    };
+    Some(format!("{made}nothing can be written{why}"))
+}

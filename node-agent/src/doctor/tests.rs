@@ -1,0 +1,323 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use bgp::Family;
+use ipnet::IpNet;
+use vxlan::{InstalledRoute, Interface, InterfaceAddress, LinkName, RouteKey, Vni, VxlanId};
+
+use super::*;
+use crate::underlay::{Choice, Local, LocalAddress};
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn link(text: &str) -> LinkName {
+    text.parse().unwrap()
+}
+
+fn interface(kind: &str, mtu: u32, addresses: &[&str]) -> Interface {
+    Interface {
+        index: 1,
+        kind: kind.to_owned(),
+        alias: String::new(),
+        up: true,
+        carrier: true,
+        mtu,
+        mac: None,
+        vxlan: None,
+        addresses: addresses
+            .iter()
+            .map(|text| InterfaceAddress { address: net(text), unfit: false, local_scope: false })
+            .collect(),
+    }
+}
+
+fn underlay(address: &str, mtu: u32) -> Choice {
+    let local =
+        Local { ipv4: Some(LocalAddress { address: net(address), link: link("eth0"), mtu }), ipv6: None };
+    Choice { local, problem: None }
+}
+
+fn record(name: &str, address: &str) -> Record {
+    Record { name: name.parse().unwrap(), addresses: vec![net(address)] }
+}
+
+/// A machine with nothing to mend.
+fn sound() -> Facts {
+    Facts {
+        node: "n1".parse().unwrap(),
+        pools: vec![net("10.244.0.0/16"), net("fd10:244::/48")],
+        kernel: Ok("6.1".to_owned()),
+        forwarding: Family::ALL.map(|family| (family, Ok(true))).into(),
+        interfaces: Ok(BTreeMap::from([
+            (link("eth0"), interface("", 1500, &["192.0.2.1/24"])),
+            (link("eth1"), interface("", 1500, &["198.51.100.1/24"])),
+            (link("cni0"), interface("bridge", 1500, &["10.244.1.1/24"])),
+        ])),
+        ours: BTreeSet::new(),
+        devices: BTreeMap::from([(
+            link("eth0"),
+            Device { forwarding: Some(true), rp_filter: Some(0), accept_ra: Some(2) },
+        )]),
+        rp_filter_all: 0,
+        default_routes: vec![InstalledRoute {
+            key: RouteKey { table: 254, prefix: net("::/0"), metric: 1024 },
+            protocol: 9,
+            link: Some(link("eth0")),
+            gateway: None,
+        }],
+        underlay: underlay("192.0.2.1/24", 1500),
+        bridge_filter: BridgeFilter { calls_iptables: Some(true), kube_proxy: true },
+        modules: Modules { vxlan: ModuleState::Present, ipip: ModuleState::Missing },
+        ports: Ports {
+            vxlan: 4789,
+            vni: 4096,
+            bgp: 179,
+            bgp_addresses: vec!["192.0.2.1".parse().unwrap()],
+            owners: Ok(Vec::new()),
+        },
+        ruleset: Ok(Ruleset::default()),
+        legacy_forward: Ok(Some("ACCEPT".to_owned())),
+        clock: Ok(ClockState::Synchronised),
+        neighbor_limit: Family::ALL.map(|family| (family, Ok(1024))).into(),
+        records: Ok(vec![record("n1", "192.0.2.1/24"), record("n2", "192.0.2.2/24")]),
+        folders: vec![Folder { purpose: Purpose::State, path: "/var/lib/pairway".into(), trouble: None }],
+    }
+}
+
+fn named(facts: &Facts, outcome: Outcome) -> Vec<String> {
+    let checks = examine(facts).checks;
+    checks.into_iter().filter(|check| check.outcome == outcome).map(|check| check.name).collect()
+}
+
+#[test]
+fn a_sound_machine_has_nothing_to_mend_and_every_check_looks_at_it() {
+    let checks = examine(&sound()).checks;
+    let bad: Vec<&Check> = checks.iter().filter(|check| check.outcome != Outcome::Ok).collect();
+    assert!(bad.is_empty(), "{bad:?}");
+    let names: BTreeSet<&str> = checks.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(names.len(), 19, "{names:?}");
+    assert!(checks.iter().all(|check| check.remedy.is_empty()));
+}
+
+fn owner(proto: Proto, address: &str, port: u16, owner: Owner) -> PortOwner {
+    PortOwner { proto, address: address.parse().unwrap(), port, owner }
+}
+
+fn process(name: &str) -> Owner {
+    Owner::Process { pid: 77, name: name.to_owned() }
+}
+
+/// What is broken, the check that has to find it, and a word of its remedy.
+type Broken = (&'static str, fn(&mut Facts), &'static str);
+
+#[test]
+fn each_thing_that_is_broken_is_found_by_its_check_alone() {
+    let table: [Broken; 27] = [
+        ("kernel", |f| f.kernel = Err("Linux 5.10 is too old".to_owned()), "newer kernel"),
+        ("module-vxlan", |f| f.modules.vxlan = ModuleState::Missing, "modprobe vxlan"),
+        (
+            "ip-forward",
+            |f| {
+                f.forwarding.insert(Family::Ipv4, Ok(false));
+            },
+            "net.ipv4.ip_forward=1",
+        ),
+        (
+            "ipv6-forward",
+            |f| {
+                f.forwarding.insert(Family::Ipv6, Ok(false));
+            },
+            "net.ipv6.conf.all.forwarding=1",
+        ),
+        (
+            "ip-forward",
+            |f| f.devices.get_mut(&link("eth0")).unwrap().forwarding = Some(false),
+            "net.ipv4.conf.eth0.forwarding=1",
+        ),
+        ("accept-ra", |f| f.devices.get_mut(&link("eth0")).unwrap().accept_ra = Some(1), "eth0.accept_ra=2"),
+        (
+            "rp-filter",
+            |f| {
+                f.rp_filter_all = 1;
+                f.ours.insert(link("pairway-vx4"));
+            },
+            "eth0.rp_filter=2",
+        ),
+        (
+            "neighbor-limit",
+            |f| {
+                f.neighbor_limit.insert(Family::Ipv4, Ok(1));
+            },
+            "gc_thresh3=4",
+        ),
+        ("clock", |f| f.clock = Ok(ClockState::Free), "timedatectl set-ntp true"),
+        ("underlay", |f| f.underlay.problem = Some("no default route".to_owned()), "node.underlay"),
+        ("host-prefix", |f| f.underlay = underlay("192.0.2.1/32", 1500), "prefix length"),
+        (
+            "nics",
+            |f| {
+                let interfaces = f.interfaces.as_mut().unwrap();
+                interfaces.insert(link("eth2"), interface("", 1500, &["192.0.2.9/24"]));
+            },
+            "node.underlay",
+        ),
+        ("mtu", |f| f.underlay = underlay("192.0.2.1/24", 1300), "ip link set eth0 mtu 1330"),
+        (
+            "mtu",
+            |f| f.interfaces.as_mut().unwrap().get_mut(&link("cni0")).unwrap().mtu = 9000,
+            "CNI plugin's mtu to 1500",
+        ),
+        (
+            "forward-policy",
+            |f| {
+                f.ruleset.as_mut().unwrap().drops.push(dropping(
+                    "ip",
+                    "filter",
+                    "FORWARD",
+                    &["172.17.0.0/16"],
+                ))
+            },
+            "iptables -I FORWARD -s 10.244.0.0/16 -j ACCEPT",
+        ),
+        (
+            "forward-policy",
+            |f| f.ruleset.as_mut().unwrap().drops.push(dropping("inet", "mine", "fwd", &["10.244.0.0/16"])),
+            "nft insert rule inet mine fwd ip6 saddr fd10:244::/48 accept",
+        ),
+        ("forward-policy", |f| f.legacy_forward = Ok(Some("DROP".to_owned())), "iptables-legacy -I FORWARD"),
+        (
+            "firewalld",
+            |f| {
+                f.ruleset.as_mut().unwrap().tables.insert("firewalld".to_owned());
+            },
+            "--add-source=10.244.0.0/16",
+        ),
+        ("br-netfilter", |f| f.bridge_filter.calls_iptables = None, "modprobe br_netfilter"),
+        (
+            "port-bgp",
+            |f| f.ports.owners.as_mut().unwrap().push(owner(Proto::Tcp, "0.0.0.0", 179, process("bird"))),
+            "bgp.listen",
+        ),
+        (
+            "port-bgp",
+            |f| f.ports.owners.as_mut().unwrap().push(owner(Proto::Tcp, "::", 179, Owner::Unseen)),
+            "bgp.port",
+        ),
+        (
+            "port-vxlan",
+            |f| f.ports.owners.as_mut().unwrap().push(owner(Proto::Udp, "0.0.0.0", 4789, process("ovs"))),
+            "vxlan.port",
+        ),
+        (
+            "port-vxlan",
+            |f| {
+                let id = VxlanId { vni: Vni(4096), port: 4789, ipv6: false };
+                let device = Interface { vxlan: Some(id), ..interface("vxlan", 1450, &[]) };
+                f.interfaces.as_mut().unwrap().insert(link("flannel.1"), device);
+            },
+            "ip link delete flannel.1",
+        ),
+        (
+            "node-address",
+            |f| f.records.as_mut().unwrap().push(record("n3", "192.0.2.2/24")),
+            "pairway node delete NAME",
+        ),
+        (
+            "node-address",
+            |f| f.records.as_mut().unwrap().push(record("n3", "192.0.2.1/24")),
+            "pairway node delete NAME",
+        ),
+        ("state-dir", |f| f.folders[0].trouble = Some("read-only".to_owned()), "stateDir"),
+        (
+            "store-dir",
+            |f| {
+                f.folders[0].purpose = Purpose::Store;
+                f.folders[0].trouble = Some("read-only".to_owned());
+            },
+            "store.file.path",
+        ),
+    ];
+    for (index, (name, spoil, remedy)) in table.into_iter().enumerate() {
+        let mut facts = sound();
+        spoil(&mut facts);
+        let checks = examine(&facts).checks;
+        let found: Vec<&Check> = checks.iter().filter(|check| check.outcome == Outcome::Finding).collect();
+        assert_eq!(found.len(), 1, "row {index}, {name}: {found:?}");
+        assert_eq!(found[0].name, name, "row {index}");
+        assert!(found[0].remedy.contains(remedy), "row {index}: {}", found[0].remedy);
+        assert!(!found[0].message.is_empty());
+    }
+}
+
+fn dropping(family: &str, table: &str, name: &str, accepts: &[&str]) -> Chain {
+    Chain {
+        family: family.to_owned(),
+        table: table.to_owned(),
+        name: name.to_owned(),
+        accepts: accepts.iter().map(|text| net(text)).collect(),
+    }
+}
+
+/// What it is, and how the machine differs.
+type Case = (&'static str, fn(&mut Facts));
+
+#[test]
+fn what_looks_like_trouble_and_is_none() {
+    let table: [Case; 9] = [
+        ("our own agent has the port", |f| {
+            f.ports.owners.as_mut().unwrap().push(owner(Proto::Tcp, "192.0.2.1", 179, process("pairway")));
+        }),
+        ("a speaker on another address", |f| {
+            f.ports.owners.as_mut().unwrap().push(owner(Proto::Tcp, "127.0.0.1", 179, process("bird")));
+        }),
+        ("the kernel's socket of our own device", |f| {
+            let id = VxlanId { vni: Vni(4096), port: 4789, ipv6: false };
+            let device = Interface { vxlan: Some(id), ..interface("vxlan", 1450, &[]) };
+            f.interfaces.as_mut().unwrap().insert(link("pairway-vx4"), device);
+            f.ours.insert(link("pairway-vx4"));
+            f.ports.owners.as_mut().unwrap().push(owner(Proto::Udp, "0.0.0.0", 4789, Owner::Unseen));
+        }),
+        ("a VXLAN device with another identifier", |f| {
+            let id = VxlanId { vni: Vni(1), port: 4789, ipv6: false };
+            let device = Interface { vxlan: Some(id), ..interface("vxlan", 1450, &[]) };
+            f.interfaces.as_mut().unwrap().insert(link("flannel.1"), device);
+        }),
+        ("a chain that drops all but the pools", |f| {
+            let chain = dropping("inet", "mine", "fwd", &["10.0.0.0/8", "fd10:244::/48"]);
+            f.ruleset.as_mut().unwrap().drops.push(chain);
+        }),
+        ("strict reverse paths before the agent has come", |f| f.rp_filter_all = 1),
+        ("no br_netfilter without kube-proxy", |f| {
+            f.bridge_filter = BridgeFilter { calls_iptables: None, kube_proxy: false };
+        }),
+        ("a store without nodes", |f| f.records = Ok(Vec::new())),
+        ("a module that can be loaded", |f| f.modules.vxlan = ModuleState::OnDisk),
+    ];
+    for (what, change) in table {
+        let mut facts = sound();
+        change(&mut facts);
+        assert_eq!(named(&facts, Outcome::Finding), [""; 0], "{what}");
+    }
+}
+
+#[test]
+fn what_can_not_be_seen_is_no_finding_and_not_well_either() {
+    let why = || "nobody may look".to_owned();
+    let mut facts = sound();
+    facts.forwarding = Family::ALL.map(|family| (family, Err(why()))).into();
+    facts.interfaces = Err(why());
+    facts.ruleset = Err(why());
+    facts.legacy_forward = Err(why());
+    facts.clock = Err(why());
+    facts.records = Err(why());
+    facts.ports.owners = Err(why());
+    facts.modules.vxlan = ModuleState::Unknown(why());
+    assert_eq!(named(&facts, Outcome::Finding), [""; 0]);
+    let unseen: BTreeSet<String> = named(&facts, Outcome::NotChecked).into_iter().collect();
+    for name in
+        ["ip-forward", "ipv6-forward", "mtu", "nics", "forward-policy", "clock", "node-address", "port-bgp"]
+    {
+        assert!(unseen.contains(name), "{name} is not among {unseen:?}");
+    }
+}
