@@ -390,7 +390,7 @@ mod tests {
             "x-pairway-reload",
             "examples",
         ];
-        const FORMATS: [&str; 18] = [
+        const FORMATS: [&str; 19] = [
             "address",
             "cidr",
             "device-prefix",
@@ -405,6 +405,7 @@ mod tests {
             "router-id",
             "socket-address",
             "socket-path",
+            "table-name",
             "underlay",
             "uint8",
             "uint16",

@@ -59,3 +59,5 @@ pub const RULE_PRIORITY: u32 = 1120;
 pub const NEXTHOP_BASE: u32 = 0x7000_0000;
 /// `kernel.devicePrefix`.
 pub const DEVICE_PREFIX: &str = "pairway";
+/// `kernel.firewallTable`.
+pub const FIREWALL_TABLE: &str = "pairway";

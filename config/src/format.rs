@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::glob::Glob;
-use crate::limits::{DEVICE_SUFFIX, MAX_INTERFACE_NAME, MAX_SOCKET_PATH};
+use crate::limits::{DEVICE_SUFFIX, MAX_INTERFACE_NAME, MAX_SOCKET_PATH, MAX_TABLE_NAME};
 use crate::raw::percent;
 use crate::{duration, name};
 
@@ -55,6 +55,13 @@ pub(crate) fn check(format: &str, text: &str) -> Result<(), Malformed> {
         "router-id" => router_id(text),
         "socket-address" => socket_address(text),
         "socket-path" => path(text, MAX_SOCKET_PATH),
+        "table-name" => match text.len() <= MAX_TABLE_NAME && is_table_name(text) {
+            true => Ok(()),
+            false => malformed(
+                format!("`{text}` can't be an nftables table"),
+                format!("use letters, digits, `-` and `_`, a letter first, at most {MAX_TABLE_NAME}"),
+            ),
+        },
         "underlay" => underlay(text),
         _ => Ok(()),
     }
@@ -117,6 +124,11 @@ pub(crate) fn cidr(text: &str) -> Result<IpNet, Malformed> {
     } else {
         malformed(format!("`{text}` has host bits set"), format!("write `{}`", net.trunc()))
     }
+}
+
+fn is_table_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
 }
 
 fn device_prefix(text: &str) -> Result<(), Malformed> {

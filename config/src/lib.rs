@@ -61,6 +61,8 @@ pub struct Config {
     pub vxlan: Vxlan,
     /// When nodes that vanish from the store at once are kept.
     pub brake: Brake,
+    /// Masquerading.
+    pub masquerade: Masquerade,
     /// Address of `/metrics`, `/livez`, `/readyz`.
     pub http: SocketAddr,
     /// Unix socket of the local API.
@@ -242,6 +244,17 @@ pub struct Vxlan {
     pub vni: u32,
     /// UDP port.
     pub port: u16,
+    /// Drop packets with our VNI from addresses that are no node's.
+    pub guard: bool,
+}
+
+/// `masquerade:`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Masquerade {
+    /// Packets of pods that leave the cluster get the node's address.
+    pub enabled: bool,
+    /// Destinations that see pod addresses all the same.
+    pub exclude: Vec<IpNet>,
 }
 
 /// `brake:`, when nodes that vanish from the store at once are kept for a while.
@@ -286,4 +299,6 @@ pub struct Kernel {
     pub nexthop_base: u32,
     /// Device names begin with this: `pairway-vx4`, `pairway-vx6`.
     pub device_prefix: String,
+    /// Name of our nftables table, of family `inet`.
+    pub firewall_table: String,
 }

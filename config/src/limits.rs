@@ -20,6 +20,8 @@ pub(crate) const MAX_BLOCK_PREFIX_V6: u8 = 126;
 pub(crate) const MAX_SOCKET_PATH: usize = 107;
 /// `IFNAMSIZ` is 16 with the closing zero.
 pub(crate) const MAX_INTERFACE_NAME: usize = 15;
+/// Characters of a table's name: far below `NFT_TABLE_MAXNAMELEN`, and what fits a line.
+pub(crate) const MAX_TABLE_NAME: usize = 31;
 /// What follows the device prefix: `-vx4`, `-vx6`.
 pub(crate) const DEVICE_SUFFIX: &str = "-vx4";
 

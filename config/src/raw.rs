@@ -487,11 +487,15 @@ pub(crate) struct Vxlan {
     /// UDP port, the same on all nodes.
     #[schemars(range(min = 1), extend("x-pairway-reload" = "restart"))]
     pub(crate) port: u16,
+    /// Drop packets with our VNI from addresses that are no node's. Where the nodes' packets are translated on their
+    /// way, they come from such addresses: `false` there.
+    #[schemars(extend("x-pairway-reload" = "live"))]
+    pub(crate) guard: bool,
 }
 
 impl Default for Vxlan {
     fn default() -> Self {
-        Self { vni: defaults::VNI, port: defaults::VXLAN_PORT }
+        Self { vni: defaults::VNI, port: defaults::VXLAN_PORT, guard: true }
     }
 }
 
@@ -555,15 +559,21 @@ pub(crate) fn percent(text: &str) -> Option<u8> {
 }
 
 /// `masquerade:`
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct Masquerade {
-    /// Whether packets that leave the cluster get the node's address. Not in this version: only `false`.
+    /// Whether packets of pods that leave the cluster get the node's address. Packets between pods and nodes never do.
     #[schemars(extend("x-pairway-reload" = "live"))]
     pub(crate) enabled: bool,
-    /// Destinations that see pod addresses all the same. Not in this version: only `[]`.
+    /// Destinations that see pod addresses all the same.
     #[schemars(with = "Vec<Cidr>", extend("x-pairway-reload" = "live"))]
     pub(crate) exclude: Vec<IpNet>,
+}
+
+impl Default for Masquerade {
+    fn default() -> Self {
+        Self { enabled: true, exclude: Vec::new() }
+    }
 }
 
 /// `http:`
@@ -618,6 +628,9 @@ pub(crate) struct Kernel {
     /// What our devices' names begin with; `-vx4` or `-vx6` follows.
     #[schemars(extend("format" = "device-prefix", "x-pairway-reload" = "restart"))]
     pub(crate) device_prefix: String,
+    /// Name of our nftables table, of family `inet`.
+    #[schemars(extend("format" = "table-name", "x-pairway-reload" = "restart"))]
+    pub(crate) firewall_table: String,
 }
 
 impl Default for Kernel {
@@ -629,6 +642,7 @@ impl Default for Kernel {
             rule_priority: defaults::RULE_PRIORITY,
             nexthop_base: defaults::NEXTHOP_BASE,
             device_prefix: defaults::DEVICE_PREFIX.to_owned(),
+            firewall_table: defaults::FIREWALL_TABLE.to_owned(),
         }
     }
 }

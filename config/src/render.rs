@@ -53,7 +53,6 @@ impl From<&Config> for raw::File {
             },
             paths: paths(&config.paths),
             bgp: bgp(&config.bgp),
-            vxlan: raw::Vxlan { vni: config.vxlan.vni, port: config.vxlan.port },
             brake: raw::Brake {
                 share: raw::Percent(config.brake.share),
                 at_least: config.brake.at_least,
@@ -61,7 +60,11 @@ impl From<&Config> for raw::File {
                 confirm_after: raw::Duration(config.brake.confirm_after),
                 grace: raw::Duration(config.brake.grace),
             },
-            masquerade: raw::Masquerade::default(),
+            vxlan: raw::Vxlan { vni: config.vxlan.vni, port: config.vxlan.port, guard: config.vxlan.guard },
+            masquerade: raw::Masquerade {
+                enabled: config.masquerade.enabled,
+                exclude: config.masquerade.exclude.clone(),
+            },
             http: raw::Http { address: config.http },
             api: raw::Api { socket: path_text(&config.api_socket) },
             state_dir: path_text(&config.state_dir),
@@ -72,6 +75,7 @@ impl From<&Config> for raw::File {
                 rule_priority: config.kernel.rule_priority,
                 nexthop_base: config.kernel.nexthop_base,
                 device_prefix: config.kernel.device_prefix.clone(),
+                firewall_table: config.kernel.firewall_table.clone(),
             },
         }
     }

@@ -14,8 +14,8 @@ use crate::limits::{
 };
 use crate::tree::{Node as Tree, Value};
 use crate::{
-    Bgp, BgpPeer, Blocks, Brake, Config, Kernel, Node, NodeSelector, PathRule, PathUse, Paths, Pool, Store,
-    Underlay, UnderlaySelector, Vxlan, raw,
+    Bgp, BgpPeer, Blocks, Brake, Config, Kernel, Masquerade, Node, NodeSelector, PathRule, PathUse, Paths,
+    Pool, Store, Underlay, UnderlaySelector, Vxlan, raw,
 };
 
 /// Checks what keys must be to each other. `tree` is what `file` was read from.
@@ -28,7 +28,6 @@ pub(crate) fn validate(file: &raw::File, tree: &Tree, findings: &mut Findings) {
     rules.brake();
     rules.places();
     rules.kernel();
-    rules.masquerade();
 }
 
 struct Rules<'a, 'f> {
@@ -292,18 +291,6 @@ impl Rules<'_, '_> {
             self.wrong("kernel.table", kernel.table, problem, hint);
         }
     }
-
-    fn masquerade(&mut self) {
-        let masquerade = &self.file.masquerade;
-        if masquerade.enabled {
-            let problem = "`true` is not in this version".to_owned();
-            self.wrong("masquerade.enabled", true, problem, "address translation will come; now use `false`");
-        }
-        if let Some(first) = masquerade.exclude.first() {
-            let problem = format!("`{first}` is not in this version");
-            self.wrong("masquerade.exclude", first, problem, "address translation will come; now use []");
-        }
-    }
 }
 
 /// The configuration that a file without mistakes means.
@@ -327,7 +314,6 @@ pub(crate) fn config(file: raw::File) -> Config {
             rules: file.paths.rules.into_iter().map(rule).collect(),
         },
         bgp: bgp(file.bgp),
-        vxlan: Vxlan { vni: file.vxlan.vni, port: file.vxlan.port },
         brake: Brake {
             share: file.brake.share.0,
             at_least: file.brake.at_least,
@@ -335,6 +321,8 @@ pub(crate) fn config(file: raw::File) -> Config {
             confirm_after: file.brake.confirm_after.0,
             grace: file.brake.grace.0,
         },
+        vxlan: Vxlan { vni: file.vxlan.vni, port: file.vxlan.port, guard: file.vxlan.guard },
+        masquerade: Masquerade { enabled: file.masquerade.enabled, exclude: file.masquerade.exclude },
         http: file.http.address,
         api_socket: PathBuf::from(file.api.socket),
         state_dir: PathBuf::from(file.state_dir),
@@ -345,6 +333,7 @@ pub(crate) fn config(file: raw::File) -> Config {
             rule_priority: file.kernel.rule_priority,
             nexthop_base: file.kernel.nexthop_base,
             device_prefix: file.kernel.device_prefix,
+            firewall_table: file.kernel.firewall_table,
         },
     }
 }

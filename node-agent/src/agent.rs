@@ -32,6 +32,7 @@ mod commands;
 mod conditions;
 mod counts;
 mod findings;
+mod firewall;
 mod in_use;
 mod name;
 mod parts;

@@ -79,6 +79,7 @@ pub fn marks(kernel: &config::Kernel) -> Marks {
         route_protocol: kernel.route_protocol,
         ifalias: IFALIAS.to_owned(),
         nexthop_base: kernel.nexthop_base,
+        firewall_table: kernel.firewall_table.clone(),
     }
 }
 
@@ -115,7 +116,7 @@ pub async fn run(
     let store = open_store(&config.store).await?;
     let marks = marks(&config.kernel);
     let kernel = Kernel::open(marks.clone()).map_err(DaemonError::Netlink)?;
-    let kernel_events = Notifications::open(marks, kernel.port()).map_err(DaemonError::Netlink)?;
+    let kernel_events = Notifications::open(marks, kernel.ports()).map_err(DaemonError::Netlink)?;
     let (http_trouble, http_troubles) = watch::channel(None);
     let liveness = Liveness::new(FIRST_PASS_WITHIN);
     let (http_address, api_socket) = (config.http, config.api_socket.clone());

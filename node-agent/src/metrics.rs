@@ -225,6 +225,16 @@ fn kernel(published: &Published) -> Vec<Family> {
             "Objects of others that stand where one of ours should",
             vec![plain(counters.conflicts)],
         ),
+        counter(
+            "pairway_masqueraded_connections",
+            "Connections that got this node's address on their way out of the cluster",
+            vec![plain(counters.masqueraded.total)],
+        ),
+        counter(
+            "pairway_tunnel_guard_drops",
+            "Packets with our VNI that were dropped because they came from no known node",
+            vec![plain(counters.guarded.total)],
+        ),
         gauge(
             "pairway_routes",
             "Routes that the agent owns or wants",

@@ -3,7 +3,7 @@
 //! [`plan()`] is the only place where a pod block's route is decided, native or tunnelled. It reads the world
 //! in four steps, one module each: `cluster` (who is a member, with which blocks, and what is refused),
 //! `evidence` with [`crate::path`] (the path of each pair), `sessions` (BGP peers and routes from outside),
-//! `objects` (devices, neighbours, nexthops, routes, rules). `identity` holds the functions of a name.
+//! `objects` (devices, neighbours, nexthops, routes, rules), with `firewall` (the nftables table). `identity` holds the functions of a name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,10 +23,12 @@ use crate::underlay::Local;
 mod cluster;
 mod evidence;
 mod external;
+mod firewall;
 mod identity;
 mod objects;
 mod sessions;
 
+pub(crate) use firewall::unavailable as firewall_unavailable;
 pub use identity::{device_name, router_id, vtep_mac};
 
 use cluster::Cluster;
@@ -208,7 +210,9 @@ pub fn plan(world: &World<'_>) -> Plan {
     let (pairs, memory) = pairs(world, &cluster);
     let mut sessions = sessions::sessions(world, &cluster, &pairs, &mut findings);
     let external = external::routes(world, &cluster, &mut sessions.refused, &mut findings);
-    let objects = objects::objects(world, &cluster, pairs, &external);
+    let mut objects = objects::objects(world, &cluster, pairs, &external);
+    objects.state.firewall = firewall::table(world, &cluster);
+    firewall::report(world, &cluster, &objects.state, &mut findings);
     Plan {
         peers: sessions.peers,
         announce: world.held.iter().map(|block| block.net()).collect(),

@@ -276,8 +276,21 @@ pub struct Counters {
     pub objects_wanted: BTreeMap<String, u64>,
     /// Foreign objects in our way.
     pub conflicts: u64,
+    /// Connections that our table has masqueraded.
+    pub masqueraded: Tally,
+    /// Packets of the tunnel that the guard has dropped.
+    pub guarded: Tally,
     /// How long passes took; filled by [`Counters::record_pass`].
     pub pass_durations: PassDurations,
+}
+
+/// A counter of the kernel, summed up over its restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Since the agent started, with what the kernel had counted before.
+    pub total: u64,
+    /// What the kernel said last.
+    pub last: u64,
 }
 
 impl Counters {

@@ -1,7 +1,7 @@
 //! From observed and wanted state to an ordered list of changes; pure.
 //!
 //! What is added goes in the order in which the kernel lets things lean on each other: devices, their settings,
-//! addresses, neighbours, FDB entries, nexthops, routes, rules. What goes, goes in reverse and after everything
+//! addresses, neighbours, FDB entries, the firewall, nexthops, routes, rules. What goes, goes in reverse and after everything
 //! that is added, so that a path is made before the old one is broken. Two things go early because they can't
 //! stand beside their successors: a device whose VNI, port or underlay family changes, and one of ours whose VNI
 //! and port another name needs.
@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::effects;
+use crate::firewall::Table;
 use crate::state::{
     Address, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget,
     Rule, State, VxlanLink,
@@ -62,6 +63,23 @@ pub enum Change {
     AddRule(Rule),
     /// Delete a policy rule.
     DeleteRule(Rule),
+    /// Write our nftables table, in one transaction in which the old one goes.
+    SetFirewall(Table),
+    /// Change elements of our table's sets, in one transaction.
+    ChangeSets(Vec<SetChange>),
+    /// Delete our nftables table.
+    DeleteFirewall,
+}
+
+/// What becomes of a set of our nftables table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetChange {
+    /// Its name.
+    pub set: String,
+    /// Addresses to add.
+    pub add: BTreeSet<IpAddr>,
+    /// Addresses to remove.
+    pub remove: BTreeSet<IpAddr>,
 }
 
 /// Something of somebody else's that stands where we want something of ours. Reported, never replaced.
@@ -86,7 +104,7 @@ pub struct Diff {
 
 /// The changes that turn `observed.ours` into `wanted`.
 ///
-/// Order: devices, device settings, addresses, neighbours, FDB, nexthops, routes, rules; what goes, goes in
+/// Order: devices, device settings, addresses, neighbours, FDB, firewall, nexthops, routes, rules; what goes, goes in
 /// reverse. A route whose MTU shrinks is written before its nexthop moves, one whose MTU grows after, so that no
 /// packet that fits the smaller MTU meets the wrong one. `diff(x, x)` is empty.
 #[must_use]
@@ -106,6 +124,7 @@ pub fn diff(observed: &Observed, wanted: &State) -> Diff {
     work.set_rp_filter();
     work.add_addresses();
     work.set_neighbors();
+    work.set_firewall();
     work.shrink_routes();
     work.set_nexthops();
     work.set_routes();
@@ -241,6 +260,25 @@ impl Work<'_> {
         }
     }
 
+    /// Writes our table, where more than its sets differs. In a kernel without nf_tables there is nothing to do: that
+    /// it is missing is seen in what was observed.
+    fn set_firewall(&mut self) {
+        let netfilter = &self.observed.netfilter;
+        if netfilter.unavailable.is_some() || netfilter.foreign_table {
+            return;
+        }
+        let change = match (&self.now.firewall, &self.wanted.firewall) {
+            (None, None) => None,
+            (Some(_), None) => Some(Change::DeleteFirewall),
+            (Some(now), Some(wanted)) if now == wanted => None,
+            (Some(now), Some(wanted)) if now.same_but_elements(wanted) => {
+                Some(Change::ChangeSets(set_changes(now, wanted)))
+            }
+            (_, Some(wanted)) => Some(Change::SetFirewall(wanted.clone())),
+        };
+        self.changes.extend(change);
+    }
+
     /// Writes routes whose MTU shrinks while their nexthop object stays the same, before that object moves.
     fn shrink_routes(&mut self) {
         self.write_shrunk(|_| true, |_, wanted| wanted.clone());
@@ -362,6 +400,19 @@ impl Work<'_> {
         let gone = now.links.keys().filter(|link| !stays(link) && !obstacles.link(link));
         self.changes.extend(gone.map(|link| Change::DeleteLink(link.clone())));
     }
+}
+
+/// What of the sets' elements differs.
+fn set_changes(now: &Table, wanted: &Table) -> Vec<SetChange> {
+    let pairs = wanted.sets.iter().filter_map(|(name, set)| Some((name, set, now.sets.get(name)?)));
+    pairs
+        .filter(|(_, wanted, now)| wanted != now)
+        .map(|(name, wanted, now)| SetChange {
+            set: name.clone(),
+            add: wanted.elements.difference(&now.elements).copied().collect(),
+            remove: now.elements.difference(&wanted.elements).copied().collect(),
+        })
+        .collect()
 }
 
 /// Whether a route's MTU becomes smaller; no MTU is the device's, which is never smaller.

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 
 use crate::diff::Change;
 use crate::effects;
+use crate::firewall::Netfilter;
 use crate::reconcile::{ApplyError, Dataplane, ObserveError};
 use crate::state::{
     Forwarding, InstalledRoute, Interface, InterfaceAddress, LinkName, Mac, NexthopId, Observed, RouteKey,
@@ -47,6 +48,8 @@ pub mod errno {
     pub const EINVAL: i32 = 22;
     /// Numerical result out of range: an IPv6 route with an IPv4 source.
     pub const ERANGE: i32 = 34;
+    /// Protocol not supported: a kernel without netfilter.
+    pub const EPROTONOSUPPORT: i32 = 93;
     /// Operation not supported: changing what can't be changed on a living device.
     pub const EOPNOTSUPP: i32 = 95;
     /// Address family not supported.
@@ -80,6 +83,8 @@ pub enum Kind {
     Route,
     /// Policy rules.
     Rule,
+    /// The nftables table.
+    Firewall,
 }
 
 impl Kind {
@@ -95,6 +100,7 @@ impl Kind {
             Change::AddNexthop(..) | Change::SetNexthop(..) | Change::DeleteNexthop(_) => Self::Nexthop,
             Change::AddRoute(..) | Change::SetRoute(..) | Change::DeleteRoute(_) => Self::Route,
             Change::AddRule(_) | Change::DeleteRule(_) => Self::Rule,
+            Change::SetFirewall(_) | Change::ChangeSets(_) | Change::DeleteFirewall => Self::Firewall,
         }
     }
 }
@@ -409,6 +415,16 @@ impl FakeKernel {
     pub fn remove_foreign_nexthop(&self, id: NexthopId) {
         self.by_others(format!("nexthop {} removed", id.0), |world| {
             world.nexthops.remove(&id);
+        });
+    }
+
+    /// Changes what nftables holds beside our table, as others do, or takes nf_tables out of the kernel.
+    pub fn set_netfilter(&self, what: &str, with: impl FnOnce(&mut Netfilter)) {
+        self.by_others(what.to_owned(), |world| {
+            with(&mut world.netfilter);
+            if world.netfilter.unavailable.is_some() || world.netfilter.foreign_table {
+                world.ours.firewall = None;
+            }
         });
     }
 

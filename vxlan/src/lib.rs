@@ -9,6 +9,7 @@ mod diff;
 mod effects;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod firewall;
 #[cfg(feature = "io")]
 pub mod netlink;
 mod reconcile;
@@ -18,7 +19,7 @@ mod testing;
 #[cfg(any(test, feature = "fake", feature = "io"))]
 mod watched;
 
-pub use diff::{Change, Conflict, Diff, diff};
+pub use diff::{Change, Conflict, Diff, SetChange, diff};
 pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Report, reconcile};
 pub use state::{
     Address, FdbKey, Forwarding, Gateway, InstalledRoute, Interface, InterfaceAddress, LinkName,

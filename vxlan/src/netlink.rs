@@ -11,7 +11,8 @@
 //! Kernel (a thread of its own, blocking)          Monitor (async)
 //!   channel: dumps, batches of requests             filter in the kernel: not our own writes
 //!   link address neighbor nexthop route rule        relevance: our devices, routes, nexthops, the underlay
-//!   netconf: bytes <-> values, pure
+//!   netconf: bytes <-> values, pure               our nftables table
+//!   nft: transactions, on a socket of its own
 //! ```
 
 mod address;
@@ -23,13 +24,14 @@ mod monitor;
 mod neighbor;
 mod netconf;
 mod nexthop;
+mod nft;
 mod observe;
 mod release;
 mod request;
 mod route;
 mod rule;
 
-pub use kernel::Kernel;
+pub use kernel::{Kernel, Ports};
 pub use monitor::Monitor;
 pub use release::{KernelRelease, KernelTooOld, MINIMUM_KERNEL, kernel_release, require_kernel};
 

@@ -10,15 +10,19 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use crate::firewall::{Netfilter, Table};
+
 /// How objects of ours are recognised in the kernel. Nothing without its mark is ever changed or deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marks {
     /// `rtm_protocol` of our routes, rules, neighbours (`NDA_PROTOCOL`) and nexthop objects.
     pub route_protocol: u8,
-    /// `ifalias` of our devices.
+    /// `ifalias` of our devices, and comment of our nftables table.
     pub ifalias: String,
     /// First id of our range of nexthop objects; the range has [`Marks::NEXTHOP_IDS`] ids.
     pub nexthop_base: u32,
+    /// Name of our nftables table, of family `inet`.
+    pub firewall_table: String,
 }
 
 impl Marks {
@@ -129,6 +133,8 @@ pub struct State {
     /// `rp_filter` of devices, ours and the underlay's, by device: the value we want. Observed: the device's own value.
     /// The only setting of a foreign device that is ever changed.
     pub rp_filter: BTreeMap<LinkName, u8>,
+    /// Our nftables table. One that carries our mark in any other form is observed as it is, and replaced.
+    pub firewall: Option<Table>,
 }
 
 impl State {
@@ -296,6 +302,8 @@ pub struct Observed {
     pub rp_filter_all: u8,
     /// Whether the kernel forwards packets.
     pub forwarding: Forwarding,
+    /// nftables beside our table.
+    pub netfilter: Netfilter,
 }
 
 /// Whether the kernel forwards packets, by family; `None` if it has no such family.

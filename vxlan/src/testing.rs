@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use crate::fake::FakeKernel;
+use crate::firewall::{Firewall, Guard, Masquerade};
 use crate::state::{
     Address, FdbKey, Gateway, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget,
     Rule, State, Vni, VxlanLink,
@@ -42,6 +43,8 @@ pub(crate) struct Spec {
     rules: BTreeSet<u8>,
     unreachable: bool,
     rp_filter: Option<u8>,
+    /// Nodes known, masquerade, guard.
+    firewall: (BTreeSet<u8>, bool, bool),
 }
 
 #[derive(Debug, Clone)]
@@ -76,13 +79,15 @@ pub(crate) fn arbitrary_spec() -> impl Strategy<Value = Spec> {
     let peers = prop::collection::btree_map(1u8..6, peer(), 0..5);
     let rules = prop::collection::btree_set(0u8..3, 0..3);
     let rp_filter = prop::option::of(prop_oneof![Just(0u8), Just(1), Just(2)]);
-    (devices, peers, rules, any::<bool>(), rp_filter).prop_map(
-        |((a, b), peers, rules, unreachable, rp_filter)| Spec {
+    let firewall = (prop::collection::btree_set(1u8..6, 0..5), any::<bool>(), any::<bool>());
+    (devices, peers, rules, any::<bool>(), rp_filter, firewall).prop_map(
+        |((a, b), peers, rules, unreachable, rp_filter, firewall)| Spec {
             devices: [a, b],
             peers,
             rules,
             unreachable,
             rp_filter,
+            firewall,
         },
     )
 }
@@ -173,6 +178,14 @@ impl Spec {
                 state.rp_filter.insert(name.clone(), 2);
             }
         }
+        let (nodes, masquerade, guard) = &self.firewall;
+        let firewall = Firewall {
+            pools: vec!["10.244.0.0/16".parse().unwrap()],
+            nodes: nodes.iter().flat_map(|host| [underlay(false, *host), underlay(true, *host)]).collect(),
+            masquerade: masquerade.then(Masquerade::default),
+            guard: guard.then_some(Guard { vni: Vni(4096), port: 4789 }),
+        };
+        state.firewall = firewall.table();
         state
     }
 

@@ -86,8 +86,9 @@ const CHANGES: &[(&str, &str, &str, &str, Expected)] = &[
     ("brake.within", "brake.within", "", "brake: { within: 1m }", Live),
     ("brake.confirmAfter", "brake.confirmAfter", "", "brake: { confirmAfter: 5s }", Live),
     ("brake.grace", "brake.grace", "", "brake: { grace: 1m }", Live),
-    ("masquerade.enabled", "", "", "", Fixed),
-    ("masquerade.exclude", "", "", "", Fixed),
+    ("vxlan.guard", "vxlan.guard", "", "vxlan: { guard: false }", Live),
+    ("masquerade.enabled", "masquerade.enabled", "", "masquerade: { enabled: false }", Live),
+    ("masquerade.exclude", "masquerade.exclude", "", "masquerade: { exclude: [192.0.2.0/24] }", Live),
     ("http.address", "http.address", "", "http: { address: '[::1]:9474' }", Restart),
     ("api.socket", "api.socket", "", "api: { socket: /run/other.sock }", Restart),
     ("stateDir", "stateDir", "", "stateDir: /srv/pairway", Restart),
@@ -97,6 +98,7 @@ const CHANGES: &[(&str, &str, &str, &str, Expected)] = &[
     ("kernel.rulePriority", "kernel.rulePriority", "", "kernel: { rulePriority: 7 }", Restart),
     ("kernel.nexthopBase", "kernel.nexthopBase", "", "kernel: { nexthopBase: 0x60000000 }", Restart),
     ("kernel.devicePrefix", "kernel.devicePrefix", "", "kernel: { devicePrefix: pw }", Restart),
+    ("kernel.firewallTable", "kernel.firewallTable", "", "kernel: { firewallTable: other }", Restart),
 ];
 
 fn read(text: &str) -> Config {

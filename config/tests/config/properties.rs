@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{
-    Bgp, BgpPeer, Blocks, Brake, Config, ConfigFile, Kernel, Node, NodeSelector, PathRule, PathUse, Paths,
-    Pool, Store, Underlay, UnderlaySelector, Vxlan,
+    Bgp, BgpPeer, Blocks, Brake, Config, ConfigFile, Kernel, Masquerade, Node, NodeSelector, PathRule,
+    PathUse, Paths, Pool, Store, Underlay, UnderlaySelector, Vxlan,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::{btree_map, vec};
@@ -139,14 +139,19 @@ fn node() -> impl Strategy<Value = Node> {
 
 fn kernel() -> impl Strategy<Value = Kernel> {
     let numbers = (100..180_u8, 1..=u32::MAX - 1, 256..=u32::MAX, 1..=32_765_u32, 1_u32 << 28..=15 << 28);
-    (numbers, "[a-zA-Z][-_a-zA-Z0-9]{0,10}").prop_map(
-        |((route_protocol, route_metric, table, rule_priority, nexthop_base), device_prefix)| Kernel {
+    (numbers, "[a-zA-Z][-_a-zA-Z0-9]{0,10}", "[a-zA-Z][-_a-zA-Z0-9]{0,30}").prop_map(
+        |(
+            (route_protocol, route_metric, table, rule_priority, nexthop_base),
+            device_prefix,
+            firewall_table,
+        )| Kernel {
             route_protocol,
             route_metric,
             table,
             rule_priority,
             nexthop_base,
             device_prefix,
+            firewall_table,
         },
     )
 }
@@ -168,8 +173,16 @@ fn config() -> impl Strategy<Value = Config> {
     let places = (folder(), folder(), folder(), any::<bool>());
     let http = (any::<[u8; 4]>().prop_filter("pools", |a| a[0] != 10), 9000..=u16::MAX);
     let blocks = (1..=256_u16, 0..=31_536_000_000_u64);
-    let vxlan = (1..=0xff_ffff_u32, 1..=u16::MAX).prop_map(|(vni, port)| Vxlan { vni, port });
-    (node(), pools(), paths(), bgp(), kernel(), (vxlan, brake()), blocks, http, places)
+    let vxlan = (1..=0xff_ffff_u32, 1..=u16::MAX, any::<bool>()).prop_map(|(vni, port, guard)| Vxlan {
+        vni,
+        port,
+        guard,
+    });
+    let exclude = vec((any::<[u8; 4]>(), 0..=32_u8), 0..3).prop_map(|nets| {
+        nets.into_iter().map(|(ip, length)| Ipv4Net::new_assert(ip.into(), length).trunc().into()).collect()
+    });
+    let masquerade = (any::<bool>(), exclude).prop_map(|(enabled, exclude)| Masquerade { enabled, exclude });
+    (node(), pools(), paths(), bgp(), kernel(), (vxlan, masquerade, brake()), blocks, http, places)
         .prop_map(
             |(
                 node,
@@ -177,7 +190,7 @@ fn config() -> impl Strategy<Value = Config> {
                 paths,
                 bgp,
                 kernel,
-                (vxlan, brake),
+                (vxlan, masquerade, brake),
                 blocks,
                 http,
                 (state, store, socket, network),
@@ -191,6 +204,7 @@ fn config() -> impl Strategy<Value = Config> {
                     bgp,
                     vxlan,
                     brake,
+                    masquerade,
                     http: SocketAddr::from(http),
                     api_socket: socket,
                     state_dir: state,

@@ -60,6 +60,8 @@ fn one_pool_is_a_whole_configuration() {
     );
     assert_eq!(config.kernel.nexthop_base, 0x7000_0000);
     assert_eq!(config.kernel.device_prefix, defaults::DEVICE_PREFIX);
+    assert_eq!(config.kernel.firewall_table, "pairway");
+    assert!(config.vxlan.guard && config.masquerade.enabled && config.masquerade.exclude.is_empty());
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod bird;
 mod change;
 mod demo;
+mod firewall;
 mod lab;
 mod paths;
 mod repair;

@@ -101,6 +101,7 @@ pub(crate) fn kernel(cluster: &Cluster, node: &str) -> BTreeSet<String> {
         ip rule show | grep -w 'proto 112' | sed 's/^/rule /'; \
         ip -6 rule show | grep -w 'proto 112' | sed 's/^/rule6 /'; \
         ip -o nexthop show proto 112 | sed 's/^/nexthop /'; \
+        nft -s list table inet pairway 2>/dev/null | sed 's/^/nft /'; \
         for device in $(ip -o link | sed -n 's/^[0-9]*: \\(pairway[^:@]*\\).*/\\1/p'); do \
           ip -o -d link show $device | sed 's/^[0-9]*: /link /; s/ if[0-9]* / /; s/qlen .*alias/alias/'; \
           ip -o addr show dev $device scope global | sed 's/^[0-9]*: /addr /'; \

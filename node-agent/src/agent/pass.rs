@@ -8,7 +8,7 @@ use vxlan::{Observed, Report, State};
 use super::between::Outcome;
 use super::brake::Held;
 use super::repairs::{self, Before};
-use super::{Agent, blocks, in_use, present, speaker};
+use super::{Agent, blocks, firewall, in_use, present, speaker};
 use crate::dataplane::Gone;
 use crate::node::{NodeName, Snapshot};
 use crate::plan::{self, Finding, PairMemory, Plan, World};
@@ -228,9 +228,14 @@ impl Agent {
                 ),
             ));
         }
-        let failures: Vec<String> = report
-            .failures
-            .iter()
+        self.count_firewall(&observed.netfilter);
+        let (missing, refused): (Vec<_>, Vec<_>) =
+            report.failures.iter().partition(|failure| firewall::lacks_support(failure));
+        for failure in missing {
+            self.state.findings.insert(plan::firewall_unavailable(&failure.error.to_string()));
+        }
+        let failures: Vec<String> = refused
+            .into_iter()
             .map(|failure| format!("can't {}: {}", failure.change, failure.error))
             .collect();
         for failure in failures.iter().filter(|failure| !self.state.failures.contains(failure)) {

@@ -71,6 +71,16 @@ fn apply(state: &mut State, change: &Change) {
         Change::DeleteRule(rule) => {
             state.rules.remove(rule);
         }
+        Change::SetFirewall(table) => state.firewall = Some(table.clone()),
+        Change::ChangeSets(changes) => {
+            for change in changes {
+                if let Some(set) = state.firewall.as_mut().and_then(|table| table.sets.get_mut(&change.set)) {
+                    set.elements.extend(&change.add);
+                    set.elements.retain(|element| !change.remove.contains(element));
+                }
+            }
+        }
+        Change::DeleteFirewall => state.firewall = None,
     }
 }
 
@@ -95,11 +105,13 @@ pub(super) const fn kind(change: &Change) -> (&'static str, &'static str) {
         Change::DeleteRoute(_) => ("route", "delete"),
         Change::AddRule(_) => ("rule", "add"),
         Change::DeleteRule(_) => ("rule", "delete"),
+        Change::SetFirewall(_) | Change::ChangeSets(_) => ("firewall", "set"),
+        Change::DeleteFirewall => ("firewall", "delete"),
     }
 }
 
 /// Number of objects by kind.
-pub(super) fn counts(state: &State) -> [(&'static str, usize); 8] {
+pub(super) fn counts(state: &State) -> [(&'static str, usize); 9] {
     [
         ("link", state.links.len()),
         ("address", state.addresses.len()),
@@ -109,5 +121,6 @@ pub(super) fn counts(state: &State) -> [(&'static str, usize); 8] {
         ("route", state.routes.len()),
         ("rule", state.rules.len()),
         ("rp_filter", state.rp_filter.len()),
+        ("firewall", usize::from(state.firewall.is_some())),
     ]
 }

@@ -37,6 +37,8 @@ pub(super) enum Object {
     Nexthop(NexthopId),
     Route(RouteKey),
     Rule(Rule),
+    /// The nftables table, as a whole.
+    Firewall,
 }
 
 impl Object {
@@ -56,6 +58,7 @@ impl Object {
                 Self::Route(*key)
             }
             Change::AddRule(rule) | Change::DeleteRule(rule) => Self::Rule(*rule),
+            Change::SetFirewall(_) | Change::ChangeSets(_) | Change::DeleteFirewall => Self::Firewall,
         }
     }
 
@@ -70,6 +73,7 @@ impl Object {
             Self::Nexthop(id) => one.nexthops.get(id) == other.nexthops.get(id),
             Self::Route(key) => one.routes.get(key) == other.routes.get(key),
             Self::Rule(rule) => one.rules.contains(rule) == other.rules.contains(rule),
+            Self::Firewall => one.firewall == other.firewall,
         }
     }
 
@@ -77,7 +81,7 @@ impl Object {
     fn link<'a>(&'a self, state: &'a State) -> Option<&'a LinkName> {
         let of_nexthop = |id: &NexthopId| state.nexthops.get(id).map(|nexthop| &nexthop.link);
         match self {
-            Self::Link(_) | Self::Rule(_) => None,
+            Self::Link(_) | Self::Rule(_) | Self::Firewall => None,
             Self::RpFilter(name) => Some(name),
             Self::Address(address) => Some(&address.link),
             Self::Neighbor(key) => Some(&key.link),
@@ -114,6 +118,9 @@ impl Object {
             Self::Rule(_) => {
                 "`ip monitor rule` shows when; look for another network plugin or VPN".to_owned()
             }
+            Self::Firewall => {
+                "`nft monitor` shows when; look for a firewall that flushes the whole ruleset when it is loaded".to_owned()
+            }
             Self::RpFilter(name) => format!(
                 "look for what sets net.ipv4.conf.{name}.rp_filter: sysctl.d, a network manager, a security agent"
             ),
@@ -141,6 +148,7 @@ impl fmt::Display for Object {
             Self::Rule(rule) => {
                 write!(f, "rule {} from {} table {}", rule.priority, rule.from, rule.table)
             }
+            Self::Firewall => f.write_str("the nftables table"),
         }
     }
 }
@@ -341,6 +349,7 @@ fn leave(state: &mut State, found: &State, object: &Object) {
         }
         Object::Route(key) => take(&mut state.routes, &found.routes, key),
         Object::Rule(rule) => take_member(&mut state.rules, &found.rules, rule),
+        Object::Firewall => state.firewall.clone_from(&found.firewall),
     }
 }
 

@@ -6,6 +6,7 @@ mod harness;
 mod blocks;
 mod crowd;
 mod faults;
+mod firewall;
 mod names;
 mod paths;
 mod reload;

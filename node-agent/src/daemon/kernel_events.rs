@@ -5,7 +5,7 @@ use std::io;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use vxlan::Marks;
-use vxlan::netlink::Monitor;
+use vxlan::netlink::{Monitor, Ports};
 
 use crate::agent::KernelEvents;
 
@@ -13,15 +13,15 @@ use crate::agent::KernelEvents;
 #[derive(Debug)]
 pub(super) struct Notifications {
     marks: Marks,
-    writer: u32,
+    writer: Ports,
     watched: Vec<IpNet>,
     /// `None` after a failure.
     monitor: Option<Monitor>,
 }
 
 impl Notifications {
-    /// Subscribes, leaving out what the socket with port id `writer` does.
-    pub(super) fn open(marks: Marks, writer: u32) -> io::Result<Self> {
+    /// Subscribes, leaving out what the sockets of `writer` do.
+    pub(super) fn open(marks: Marks, writer: Ports) -> io::Result<Self> {
         let monitor = Some(Monitor::open(marks.clone(), writer)?);
         Ok(Self { marks, writer, watched: Vec::new(), monitor })
     }

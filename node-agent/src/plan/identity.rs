@@ -103,7 +103,12 @@ mod tests {
         let ids = assign();
         let distinct: BTreeSet<NexthopId> = ids.iter().copied().collect();
         assert_eq!(distinct.len(), ids.len());
-        let marks = Marks { route_protocol: 1, ifalias: String::new(), nexthop_base: 0x7000_0000 };
+        let marks = Marks {
+            route_protocol: 1,
+            ifalias: String::new(),
+            nexthop_base: 0x7000_0000,
+            firewall_table: String::new(),
+        };
         assert!(ids.iter().all(|id| marks.owns_nexthop(*id)));
         assert_eq!(ids, assign());
     }

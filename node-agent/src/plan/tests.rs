@@ -45,8 +45,9 @@ pub(crate) fn config(name: &str) -> Config {
             max_prefixes: 10_000,
             peers: Vec::new(),
         },
-        vxlan: config::Vxlan { vni: 4096, port: 4789 },
         brake: config::Brake::default(),
+        vxlan: config::Vxlan { vni: 4096, port: 4789, guard: true },
+        masquerade: config::Masquerade { enabled: true, exclude: Vec::new() },
         http: ([127, 0, 0, 1], 0).into(),
         api_socket: "/nowhere/api.sock".into(),
         state_dir: "/nowhere".into(),
@@ -57,6 +58,7 @@ pub(crate) fn config(name: &str) -> Config {
             rule_priority: 1120,
             nexthop_base: 0x7000_0000,
             device_prefix: "pairway".to_owned(),
+            firewall_table: "pairway".to_owned(),
         },
     }
 }

@@ -25,6 +25,14 @@ impl Obstacles {
         }
         found.look_at_nexthops(observed, wanted);
         found.look_at_routes(observed, wanted);
+        if wanted.firewall.is_some() && observed.netfilter.foreign_table {
+            found.conflicts.push(Conflict {
+                wanted: "the nftables table".to_owned(),
+                found: "a table of family inet with our name that is not marked as ours".to_owned(),
+                hint: "delete it with `nft delete table inet NAME` if nobody needs it, or set kernel.firewallTable"
+                    .to_owned(),
+            });
+        }
         found
     }
 

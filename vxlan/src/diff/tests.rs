@@ -94,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn drift_is_repaired_in_one_pass(spec in arbitrary_spec(), hits in prop::collection::vec((0u8..9, any::<prop::sample::Index>()), 1..6)) {
+    fn drift_is_repaired_in_one_pass(spec in arbitrary_spec(), hits in prop::collection::vec((0u8..10, any::<prop::sample::Index>()), 1..6)) {
         let kernel = Spec::node();
         let wanted = spec.state();
         let _ = pass(&kernel, &wanted);
@@ -178,6 +178,14 @@ fn drift(kernel: &FakeKernel, what: u8, index: prop::sample::Index) {
                 kernel.tamper("a nexthop deleted", |state| effects::nexthop_deleted(state, id));
             }
         }
+        8 => kernel.tamper("the ruleset flushed, or a set, or a chain", |state| {
+            let Some(table) = &mut state.firewall else { return };
+            match index.index(3) {
+                0 => state.firewall = None,
+                1 => table.sets.values_mut().for_each(|set| set.elements.clear()),
+                _ => table.chains.values_mut().for_each(|chain| chain.rules.clear()),
+            }
+        }),
         _ => kernel.tamper("a plain route with our mark", |state| {
             if let Some(route) = state.routes.values_mut().next() {
                 route.target = RouteTarget::Other;

@@ -33,6 +33,13 @@ impl fmt::Display for Change {
             Self::DeleteRoute(key) => write!(f, "delete route {} in table {}", key.prefix, key.table),
             Self::AddRule(rule) => write!(f, "add rule from {} to table {}", rule.from, rule.table),
             Self::DeleteRule(rule) => write!(f, "delete rule from {} to table {}", rule.from, rule.table),
+            Self::SetFirewall(_) => write!(f, "write the nftables table"),
+            Self::ChangeSets(changes) => {
+                let add: usize = changes.iter().map(|change| change.add.len()).sum();
+                let remove: usize = changes.iter().map(|change| change.remove.len()).sum();
+                write!(f, "change the sets of the nftables table: {add} added, {remove} removed")
+            }
+            Self::DeleteFirewall => write!(f, "delete the nftables table"),
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::diff::Change;
+use crate::diff::{Change, SetChange};
 use crate::effects;
+use crate::firewall::SetKey;
 use crate::state::{
     Address, FdbKey, Gateway, LinkName, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget,
     VxlanLink,
@@ -11,7 +12,7 @@ use crate::state::{
 
 use super::errno::{
     EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ENODEV, ENOENT, ENXIO,
-    EOPNOTSUPP, EPERM, ERANGE, ESRCH,
+    EOPNOTSUPP, EPERM, EPROTONOSUPPORT, ERANGE, ESRCH,
 };
 use super::world::{Device, World};
 
@@ -51,7 +52,49 @@ impl World {
             Change::DeleteRoute(key) => self.delete_route(key.normalised()),
             Change::AddRule(rule) => self.ours.rules.insert(*rule).then_some(()).ok_or(EEXIST),
             Change::DeleteRule(rule) => self.ours.rules.remove(rule).then_some(()).ok_or(ENOENT),
+            Change::SetFirewall(table) => {
+                self.netfilter_answers()?;
+                self.ours.firewall = Some(table.clone());
+                Ok(())
+            }
+            Change::ChangeSets(changes) => self.change_sets(changes),
+            Change::DeleteFirewall => {
+                self.netfilter_answers()?;
+                self.ours.firewall.take().map(drop).ok_or(ENOENT)
+            }
         }
+    }
+
+    fn netfilter_answers(&self) -> Answer {
+        if self.netfilter.unavailable.is_some() {
+            return Err(EPROTONOSUPPORT);
+        }
+        if self.netfilter.foreign_table { Err(EPERM) } else { Ok(()) }
+    }
+
+    /// A transaction: all of it, or nothing. Adding what is there is no error, removing what is not is one.
+    fn change_sets(&mut self, changes: &[SetChange]) -> Answer {
+        self.netfilter_answers()?;
+        let mut table = self.ours.firewall.clone();
+        for change in changes.iter().filter(|change| !change.add.is_empty() || !change.remove.is_empty()) {
+            let set = table.as_mut().and_then(|table| table.sets.get_mut(&change.set)).ok_or(ENOENT)?;
+            for element in &change.add {
+                if set.key != SetKey::of(*element) {
+                    return Err(EINVAL);
+                }
+                set.elements.insert(*element);
+            }
+            for element in &change.remove {
+                if set.key != SetKey::of(*element) {
+                    return Err(EINVAL);
+                }
+                if !set.elements.remove(element) {
+                    return Err(ENOENT);
+                }
+            }
+        }
+        self.ours.firewall = table;
+        Ok(())
     }
 
     /// A device that carries our mark; on others nothing is changed but `rp_filter`.

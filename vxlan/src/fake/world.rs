@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::effects::{self, MAIN};
+use crate::firewall::Netfilter;
 use crate::state::{
     Address, Forwarding, InstalledRoute, Interface, InterfaceAddress, LinkName, NexthopId, Observed, Route,
     RouteKey, RouteTarget, State, VxlanLink,
@@ -34,6 +35,8 @@ pub(super) struct World {
     pub(super) nexthops: BTreeSet<NexthopId>,
     pub(super) rp_filter_all: u8,
     pub(super) forwarding: Forwarding,
+    /// nftables beside our table.
+    pub(super) netfilter: Netfilter,
     last_index: u32,
 }
 
@@ -113,6 +116,7 @@ impl World {
             default_routes,
             rp_filter_all: self.rp_filter_all,
             forwarding: self.forwarding,
+            netfilter: self.netfilter.clone(),
             ours,
         }
     }

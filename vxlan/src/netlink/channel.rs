@@ -2,10 +2,12 @@
 //!
 //! What the kernel answers is read by pure code ([`Dump`], [`Answers`]); the rest of this module sends and receives.
 
+mod transaction;
+
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
@@ -34,6 +36,8 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// The kernel fills up to 32 KiB per read of a dump; a link with many virtual functions takes more.
 const READ_BYTES: usize = 128 * 1024;
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Room for a transaction: some 100,000 addresses.
+const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
 /// How often a dump that was interrupted by a change is begun again.
 const DUMP_ATTEMPTS: usize = 10;
 /// A request can take a second where there are a million routes.
@@ -49,8 +53,23 @@ pub(super) struct Channel {
 }
 
 impl Channel {
+    /// For devices, routes and what hangs on them.
     pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Self::of_protocol(NETLINK_ROUTE)
+    }
+
+    /// For nftables.
+    pub(super) fn open_netfilter() -> io::Result<Self> {
+        let channel = Self::of_protocol(NETLINK_NETFILTER)?;
+        // A transaction is one datagram, whatever it holds.
+        if setsockopt(&channel.socket, sockopt::SndBufForce, &TRANSACTION_BYTES).is_err() {
+            setsockopt(&channel.socket, sockopt::SndBuf, &TRANSACTION_BYTES)?;
+        }
+        Ok(channel)
+    }
+
+    fn of_protocol(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         let port = socket.bind_auto()?.port_number();
         socket.set_netlink_get_strict_chk(true)?;
         socket.set_cap_ack(true)?;

@@ -12,6 +12,7 @@ use crate::state::{LinkName, Marks, Observed, VxlanLink};
 
 use super::channel::Channel;
 use super::link::Link;
+use super::nft::Nft;
 use super::observe::{is_ours, links, observe};
 use super::request::Request;
 use super::{address, link, neighbor, nexthop, route, rule};
@@ -27,6 +28,7 @@ type Outcome = Result<(), ApplyError>;
 #[derive(Debug)]
 pub struct Kernel {
     channel: Channel,
+    nft: Nft,
     marks: Marks,
     /// The highest index that we have chosen for a device: none is used twice, as the kernel itself does it.
     last_index: u32,
@@ -38,19 +40,31 @@ impl Kernel {
     /// # Errors
     /// Netlink is not to be had.
     pub fn open(marks: Marks) -> io::Result<Self> {
-        Ok(Self { channel: Channel::open()?, marks, last_index: 0 })
+        let nft = Nft::open(&marks.firewall_table, &marks.ifalias);
+        Ok(Self { channel: Channel::open()?, nft, marks, last_index: 0 })
     }
 
-    /// The port id of the socket that writes: [`super::Monitor`] leaves out what it caused.
+    /// The port ids of the sockets that write: [`super::Monitor`] leaves out what they caused.
     #[must_use]
-    pub fn port(&self) -> u32 {
-        self.channel.port()
+    pub fn ports(&self) -> Ports {
+        Ports { route: self.channel.port(), netfilter: self.nft.port() }
     }
+}
+
+/// The netlink sockets of a [`Kernel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    pub(super) route: u32,
+    pub(super) netfilter: Option<u32>,
 }
 
 impl Dataplane for Kernel {
     fn observe(&mut self, watched: &[IpNet]) -> Result<Observed, ObserveError> {
-        observe(&mut self.channel, &self.marks, watched)
+        let mut observed = observe(&mut self.channel, &self.marks, watched)?;
+        let nftables = self.nft.observe();
+        (observed.ours.firewall, observed.netfilter) =
+            nftables.map_err(|source| ObserveError { what: "nftables", source })?;
+        Ok(observed)
     }
 
     fn apply(&mut self, changes: &[Change]) -> Vec<Outcome> {
@@ -59,9 +73,9 @@ impl Dataplane for Kernel {
         }
         match Devices::read(&mut self.channel) {
             Ok(devices) => {
-                let (channel, marks, last_index) = (&mut self.channel, &self.marks, &mut self.last_index);
+                let Self { channel, nft, marks, last_index } = self;
                 let (queue, results) = (Vec::new(), Vec::new());
-                Apply { channel, marks, last_index, devices, queue, results }.run(changes)
+                Apply { channel, nft, marks, last_index, devices, queue, results }.run(changes)
             }
             Err(error) => vec![Err(from_io(&error)); changes.len()],
         }
@@ -94,6 +108,7 @@ impl Devices {
 /// need, goes alone.
 struct Apply<'a> {
     channel: &'a mut Channel,
+    nft: &'a mut Nft,
     marks: &'a Marks,
     last_index: &'a mut u32,
     devices: Devices,
@@ -117,6 +132,18 @@ impl Apply<'_> {
                 Change::DeleteLink(name) => {
                     self.flush();
                     self.delete_link(name)
+                }
+                Change::SetFirewall(table) => {
+                    self.flush();
+                    self.nft.set_table(table)
+                }
+                Change::ChangeSets(changes) => {
+                    self.flush();
+                    self.nft.change_sets(changes)
+                }
+                Change::DeleteFirewall => {
+                    self.flush();
+                    self.nft.delete_table()
                 }
                 Change::SetRpFilter(..)
                 | Change::AddAddress(_)
@@ -180,6 +207,10 @@ impl Apply<'_> {
             Change::DeleteRoute(key) => route::delete(*key, protocol),
             Change::AddRule(new) => rule::add(new, protocol),
             Change::DeleteRule(old) => rule::delete(old, protocol),
+            Change::SetFirewall(_) | Change::ChangeSets(_) | Change::DeleteFirewall => {
+                let message = "a change of nftables goes another way".to_owned();
+                return Err(ApplyError { errno: libc::EINVAL, message });
+            }
         })
     }
 

@@ -22,6 +22,8 @@ use crate::state::Marks;
 use crate::watched::Watched;
 
 use super::channel::{Channel, Message, messages, set_receive_buffer};
+use super::kernel::Ports;
+use super::nft::Watch;
 use super::{link, neighbor, nexthop, observe, route};
 
 /// `RTNLGRP_*` (`linux/rtnetlink.h`): link, neighbours, IPv4 addresses, routes, rules, the same of IPv6, settings of
@@ -37,19 +39,23 @@ pub struct Monitor {
     socket: TokioSocket,
     buffer: Vec<u8>,
     relevance: Relevance,
+    /// `None` in a kernel without netfilter.
+    nft: Option<Watch>,
 }
 
 impl Monitor {
-    /// Subscribes in the network namespace of the calling thread, from within a tokio runtime. What the socket with
-    /// port id `writer` ([`super::Kernel::port`]) does is left out.
+    /// Subscribes in the network namespace of the calling thread, from within a tokio runtime. What the
+    /// `writer`'s sockets ([`super::Kernel::ports`]) do is left out.
     ///
     /// # Errors
     /// Netlink is not to be had.
-    pub fn open(marks: Marks, writer: u32) -> io::Result<Self> {
+    pub fn open(marks: Marks, writer: Ports) -> io::Result<Self> {
         Self::subscribe(marks, writer, RECEIVE_BUFFER)
     }
 
-    fn subscribe(marks: Marks, writer: u32, receive_buffer: usize) -> io::Result<Self> {
+    fn subscribe(marks: Marks, writer: Ports, receive_buffer: usize) -> io::Result<Self> {
+        let nft = writer.netfilter.map(|port| Watch::open(&marks.firewall_table, port)).transpose()?;
+        let writer = writer.route;
         let mut async_socket = TokioSocket::new(NETLINK_ROUTE)?;
         let socket = async_socket.socket_mut();
         socket.bind_auto()?;
@@ -62,7 +68,7 @@ impl Monitor {
         let mut relevance =
             Relevance { marks, writer, watched: Watched::default(), devices: BTreeSet::new() };
         relevance.reread()?;
-        Ok(Self { socket: async_socket, buffer: Vec::with_capacity(READ_BYTES), relevance })
+        Ok(Self { socket: async_socket, buffer: Vec::with_capacity(READ_BYTES), relevance, nft })
     }
 
     /// Prefixes for which routes of others matter: the same that [`crate::Dataplane::observe`] gets.
@@ -82,7 +88,10 @@ impl Monitor {
     }
 
     fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut concerned = false;
+        let mut concerned = match &mut self.nft {
+            Some(nft) => nft.poll(context)?,
+            None => false,
+        };
         loop {
             self.buffer.clear();
             match self.socket.poll_recv_from(context, &mut self.buffer) {

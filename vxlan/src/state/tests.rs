@@ -20,7 +20,12 @@ fn device_names_are_those_of_the_kernel() {
 
 #[test]
 fn our_range_of_nexthop_ids_has_both_ends() {
-    let marks = Marks { route_protocol: 83, ifalias: "pairway".into(), nexthop_base: 0x5000_0000 };
+    let marks = Marks {
+        route_protocol: 83,
+        ifalias: "pairway".into(),
+        nexthop_base: 0x5000_0000,
+        firewall_table: "pairway".into(),
+    };
     assert!(marks.owns_nexthop(NexthopId(0x5000_0000)));
     assert!(marks.owns_nexthop(NexthopId(0x5fff_ffff)));
     assert!(!marks.owns_nexthop(NexthopId(0x6000_0000)));

@@ -1,13 +1,16 @@
 //! FakeKernel held to the real one: the same changes, the same answers, the same state after.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use fastrand::Rng;
 use vxlan::fake::FakeKernel;
+use vxlan::firewall::{Firewall, Guard, Masquerade};
 use vxlan::netlink::Kernel;
 use vxlan::{
     Address, Change, Dataplane, FdbKey, Gateway, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Route,
-    RouteKey, RouteTarget, Rule, State, Vni, VxlanLink,
+    RouteKey, RouteTarget, Rule, SetChange, State, Vni, VxlanLink,
 };
 
 use crate::namespace::{id, in_namespace, ip, kernel, link, ours, underlay_ipv6, wait_for_state};
@@ -120,7 +123,7 @@ fn rule(rng: &mut Rng) -> Rule {
 }
 
 fn change(rng: &mut Rng) -> Change {
-    match rng.u8(..40) {
+    match rng.u8(..44) {
         0..3 => {
             let name = some_device(rng);
             Change::AddLink(name.clone(), device(rng, &name))
@@ -147,8 +150,37 @@ fn change(rng: &mut Rng) -> Change {
         31..34 => Change::SetRoute(route_key(rng), route(rng)),
         34..36 => Change::DeleteRoute(route_key(rng)),
         36..38 => Change::AddRule(rule(rng)),
+        38 => Change::SetFirewall(firewall(rng).table().unwrap()),
+        39..41 => Change::ChangeSets((0..rng.usize(1..3)).map(|_| set_change(rng)).collect()),
+        41 => Change::DeleteFirewall,
         _ => Change::DeleteRule(rule(rng)),
     }
+}
+
+fn firewall(rng: &mut Rng) -> Firewall {
+    let pools = ["10.244.0.0/16", "10.99.0.0/17", "fd10:244::/48"];
+    Firewall {
+        pools: pools.iter().filter(|_| rng.bool()).map(|pool| pool.parse().unwrap()).collect(),
+        nodes: underlays(rng),
+        masquerade: rng.bool().then(Masquerade::default),
+        guard: Some(Guard { vni: Vni(pick(rng, &[4096, 4097])), port: 4789 }),
+    }
+}
+
+fn set_change(rng: &mut Rng) -> SetChange {
+    let set = pick(rng, &["nodes4", "nodes4", "nodes4", "nodes6", "absent"]).to_owned();
+    let family = |addresses: BTreeSet<IpAddr>, rng: &mut Rng| -> BTreeSet<IpAddr> {
+        // Mostly what fits.
+        addresses.into_iter().filter(|ip| ip.is_ipv4() == (set != "nodes6") || rng.u8(..10) == 0).collect()
+    };
+    let (add, remove) = (underlays(rng), underlays(rng));
+    let (add, remove) = (family(add, rng), family(remove, rng));
+    SetChange { set, add, remove }
+}
+
+fn underlays(rng: &mut Rng) -> BTreeSet<IpAddr> {
+    let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2"];
+    all.iter().filter(|_| rng.u8(..3) == 0).map(|ip| ip.parse().unwrap()).collect()
 }
 
 /// Something that others do, to both kernels. Says what.
@@ -249,6 +281,7 @@ fn differences(fake: &State, real: &State) -> String {
             format!("{:?}", state.routes),
             format!("{:?}", state.rules),
             format!("{:?}", state.rp_filter),
+            format!("{:?}", state.firewall),
         ]
     };
     let pairs = fields(fake).into_iter().zip(fields(real));

@@ -7,6 +7,7 @@
 
 mod batch;
 mod conform;
+mod firewall;
 mod foreign;
 mod namespace;
 mod objects;

@@ -99,7 +99,12 @@ pub(crate) fn json(program: &str, arguments: &str) -> Vec<Value> {
 }
 
 pub(crate) fn marks() -> Marks {
-    Marks { route_protocol: PROTOCOL, ifalias: "under test".into(), nexthop_base: 0x5000_0000 }
+    Marks {
+        route_protocol: PROTOCOL,
+        ifalias: "under test".into(),
+        nexthop_base: 0x5000_0000,
+        firewall_table: "under-test".into(),
+    }
 }
 
 pub(crate) fn id(number: u32) -> NexthopId {

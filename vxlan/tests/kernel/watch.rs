@@ -29,7 +29,7 @@ impl Watch {
         let mut kernel = kernel();
         settle(&mut kernel, &wanted);
         let entered = runtime.enter();
-        let monitor = Monitor::open(marks(), kernel.port()).expect("a monitor");
+        let monitor = Monitor::open(marks(), kernel.ports()).expect("a monitor");
         drop(entered);
         let mut watch = Self { runtime, monitor, kernel, wanted };
         // New links tell of their state up to a second later.
@@ -148,5 +148,35 @@ fn others_business_does_not_wake_us() {
         watch.sleeps_through("a foreign route inside of a block");
         ip("nexthop add id 1342177999 via 192.0.2.9 dev eth0");
         watch.wakes_for("a foreign nexthop in our range");
+    });
+}
+
+#[test]
+fn our_table_and_forward_chains_of_others_wake_us_and_other_rules_do_not() {
+    in_namespace(|| {
+        let mut watch = Watch::start();
+        watch.wanted.firewall = crate::firewall::firewall().table();
+        let wanted = watch.wanted.clone();
+        assert_eq!(pass(&mut watch.kernel, &wanted).applied.len(), 1);
+        watch.sleeps_through("our own table");
+        for damage in [
+            "add element inet under-test nodes4 { 203.0.113.9 }",
+            "insert rule inet under-test guard accept",
+            "flush chain inet under-test postrouting",
+            "flush ruleset",
+        ] {
+            run("nft", damage);
+            watch.wakes_for(damage);
+            assert_eq!(pass(&mut watch.kernel, &wanted).applied.len(), 1, "{damage}");
+            watch.sleeps_through("our own repair");
+        }
+        run("nft", "add table inet other");
+        run("nft", "add chain inet other input { type filter hook input priority 0; }");
+        run("nft", "add rule inet other input tcp dport 22 accept");
+        watch.sleeps_through("rules of others");
+        run("nft", "add chain inet other forward { type filter hook forward priority 0; policy drop; }");
+        watch.wakes_for("a chain at the hook forward");
+        run("nft", "delete chain inet other forward");
+        watch.wakes_for("its end");
     });
 }

@@ -161,17 +161,6 @@ fn what_this_version_has_not() {
     "#]],
     );
     beside_a_pool(
-        "masquerade: { enabled: true, exclude: [192.0.2.0/24] }\n",
-        expect![[r#"
-        pairway.yaml:2:24: masquerade.enabled: `true` is not in this version
-            2 | masquerade: { enabled: true, exclude: [192.0.2.0/24] }
-              |                        ^^^^ address translation will come; now use `false`
-        pairway.yaml:2:39: masquerade.exclude: `192.0.2.0/24` is not in this version
-            2 | masquerade: { enabled: true, exclude: [192.0.2.0/24] }
-              |                                       ^ address translation will come; now use []
-    "#]],
-    );
-    beside_a_pool(
         "mtu: uniform\nfirewall: { insertAccept: true }\n",
         expect![[r#"
         pairway.yaml:2:1: mtu: `mtu` is not in this version

@@ -6,6 +6,7 @@ use super::beside_a_pool;
 
 #[test]
 fn numbers_of_the_kernel() {
+    beside_a_pool("kernel: { firewallTable: \"a b\" }\n", expect![[""]]);
     beside_a_pool(
         "kernel: { routeProtocol: 12, table: 254, rulePriority: 32766 }\n",
         expect![[r#"

@@ -196,7 +196,18 @@ fn keep(wanted: &State, found: &State) -> State {
             state.routes.insert(*key, route.clone());
         }
     }
+    keep_nodes(&mut state, found);
     state
+}
+
+/// Nodes that are kept are not masqueraded to, and the guard knows them.
+fn keep_nodes(state: &mut State, found: &State) {
+    let (Some(wanted), Some(found)) = (&mut state.firewall, &found.firewall) else { return };
+    for (name, set) in &mut wanted.sets {
+        if let Some(found) = found.sets.get(name).filter(|found| found.key == set.key) {
+            set.elements.extend(&found.elements);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -129,6 +129,7 @@ async fn each_other_key_is_refused_and_the_running_state_is_kept() {
         ("kernel.rulePriority", Box::new(|config| config.kernel.rule_priority = 99)),
         ("kernel.nexthopBase", Box::new(|config| config.kernel.nexthop_base = 1 << 20)),
         ("kernel.devicePrefix", Box::new(|config| config.kernel.device_prefix = "other".to_owned())),
+        ("kernel.firewallTable", Box::new(|config| config.kernel.firewall_table = "other".to_owned())),
     ];
     let good = node.config.lock().unwrap().clone().unwrap();
     for (key, change) in changes {

@@ -6,7 +6,12 @@ use crate::state::{Gateway, NexthopId, Route, RouteKey, RouteTarget};
 const WRITER: u32 = 4711;
 
 fn relevance() -> Relevance {
-    let marks = Marks { route_protocol: 155, ifalias: "pairway".into(), nexthop_base: 0x5000_0000 };
+    let marks = Marks {
+        route_protocol: 155,
+        ifalias: "pairway".into(),
+        nexthop_base: 0x5000_0000,
+        firewall_table: "pairway".into(),
+    };
     let watched = Watched::new(["10.244.7.0/24".parse().unwrap()]);
     Relevance { marks, writer: WRITER, watched, devices: [4].into() }
 }
@@ -85,7 +90,8 @@ fn lost_notifications_are_a_change() {
                 .expect("a network namespace: this test needs root");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let mut monitor = Monitor::subscribe(relevance().marks, WRITER, receive_buffer).unwrap();
+                let writer = Ports { route: WRITER, netfilter: None };
+                let mut monitor = Monitor::subscribe(relevance().marks, writer, receive_buffer).unwrap();
                 let route = Route { target: RouteTarget::Unreachable, source: None, mtu: None };
                 let foreign = |n: u32| {
                     let prefix = ipnet::Ipv4Net::new((0xc633_0000 + (n << 4)).into(), 28).unwrap();

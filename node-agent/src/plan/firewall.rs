@@ -1,0 +1,84 @@
+//! The nftables table that is wanted, and what of nftables an operator should know.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use vxlan::firewall::{Firewall, Guard, Masquerade, Table, forward_drops};
+use vxlan::{State, Vni};
+
+use super::cluster::Cluster;
+use super::{Finding, World};
+use crate::underlay::Local;
+
+/// What an operator loads where the kernel lacks something of it.
+pub(crate) const MODULES: &str = "modprobe -a nf_tables nft_chain_nat nft_masq nft_fib_inet";
+
+/// Masquerade and guard as the configuration asks for them, over all nodes that the snapshot names.
+pub(super) fn table(world: &World<'_>, cluster: &Cluster) -> Option<Table> {
+    let config = world.config;
+    Firewall {
+        pools: pools(world, cluster),
+        nodes: cluster.at.keys().copied().collect(),
+        masquerade: config
+            .masquerade
+            .enabled
+            .then(|| Masquerade { exclude: config.masquerade.exclude.clone() }),
+        guard: config.vxlan.guard.then_some(Guard { vni: Vni(config.vxlan.vni), port: config.vxlan.port }),
+    }
+    .table()
+}
+
+/// Also pools that only others have in their configuration: their pods are pods.
+fn pools(world: &World<'_>, cluster: &Cluster) -> Vec<IpNet> {
+    let own = |pool: &IpNet| {
+        [&world.local.ipv4, &world.local.ipv6]
+            .into_iter()
+            .flatten()
+            .any(|found| pool.contains(&found.address.addr()))
+    };
+    let recorded = world.snapshot.pools.keys().copied().filter(|pool| !own(pool));
+    cluster.pools.iter().copied().chain(recorded).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+pub(super) fn report(world: &World<'_>, cluster: &Cluster, wanted: &State, findings: &mut BTreeSet<Finding>) {
+    let netfilter = &world.observed.netfilter;
+    if let (Some(why), Some(_)) = (&netfilter.unavailable, &wanted.firewall) {
+        findings.insert(unavailable(why));
+    }
+    let devices = devices(world.local, cluster, wanted, world);
+    for drop in forward_drops(&netfilter.forward, &cluster.pools, &devices) {
+        findings.insert(Finding::new(
+            "ForwardDropped",
+            format!("{} {} {} {}", drop.family, drop.table, drop.chain, drop.pool),
+            format!(
+                "{drop}: pods on this node can't be reached, whatever the routes say; whoever wrote it has to accept them, for a try: {}",
+                drop.remedy()
+            ),
+        ));
+    }
+}
+
+/// The kernel lacks nf_tables or a part of it.
+pub(crate) fn unavailable(why: &str) -> Finding {
+    Finding::new(
+        "FirewallUnavailable",
+        "",
+        format!(
+            "the kernel refuses our nftables table ({why}): packets that leave the cluster are not masqueraded and the tunnel is not guarded; load what is missing with `{MODULES}`, or set masquerade.enabled and vxlan.guard to false"
+        ),
+    )
+}
+
+/// Devices that packets of pods come and go by: the underlay's, the tunnels, and those with an address in a pool.
+fn devices(local: &Local, cluster: &Cluster, wanted: &State, world: &World<'_>) -> BTreeSet<String> {
+    let underlay = [&local.ipv4, &local.ipv6].into_iter().flatten().map(|found| found.link.to_string());
+    let tunnels = wanted.links.keys().map(ToString::to_string);
+    let in_pool = |ip: std::net::IpAddr| cluster.pools.iter().any(|pool| pool.contains(&ip));
+    let of_pods = world
+        .observed
+        .interfaces
+        .iter()
+        .filter(|(_, interface)| interface.addresses.iter().any(|a| in_pool(a.address.addr())))
+        .map(|(name, _)| name.to_string());
+    underlay.chain(tunnels).chain(of_pods).collect()
+}

@@ -1,0 +1,332 @@
+//! Our nftables table on a real kernel, with `nft` as the other opinion.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+
+use expect_test::expect;
+use vxlan::firewall::{Firewall, Guard, Masquerade, SetKey};
+use vxlan::{Change, Dataplane, State, Vni};
+
+use crate::namespace::{eventually, in_namespace, kernel, pass, run, settle};
+
+fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+pub(crate) fn firewall() -> Firewall {
+    Firewall {
+        pools: ["10.244.0.0/16", "10.99.0.0/17", "fd10:244::/48"].map(|net| net.parse().unwrap()).into(),
+        nodes: addresses(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]),
+        masquerade: Some(Masquerade { exclude: vec!["198.51.100.0/24".parse().unwrap()] }),
+        guard: Some(Guard { vni: Vni(4096), port: 4789 }),
+    }
+}
+
+fn wanted(firewall: &Firewall) -> State {
+    State { firewall: firewall.table(), ..State::default() }
+}
+
+fn listed() -> String {
+    run("nft", "-nn list table inet under-test")
+}
+
+/// Feeds `nft`, which must succeed.
+fn nft(arguments: &[&str], text: &str) {
+    let mut child = Command::new("nft").args(arguments).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "nft {arguments:?} refuses\n{text}");
+}
+
+#[test]
+fn what_is_written_is_what_nft_shows() {
+    in_namespace(|| {
+        let mut kernel = kernel();
+        assert_eq!(settle(&mut kernel, &wanted(&firewall())).len(), 1);
+        expect![[r#"
+            table inet under-test {
+            	comment "under test"
+            	set nodes4 {
+            		type ipv4_addr
+            		elements = { 192.0.2.1, 192.0.2.2 }
+            	}
+
+            	set nodes6 {
+            		type ipv6_addr
+            		elements = { 2001:db8::1 }
+            	}
+
+            	chain guard {
+            		type filter hook input priority -10; policy accept;
+            		udp dport 4789 @th,96,24 0x1000 ip saddr != @nodes4 counter packets 0 bytes 0 drop comment "our VNI from an unknown node"
+            		udp dport 4789 @th,96,24 0x1000 ip6 saddr != @nodes6 counter packets 0 bytes 0 drop comment "our VNI from an unknown node"
+            	}
+
+            	chain leaving4 {
+            		ip daddr 10.99.0.0/17 return
+            		ip daddr 10.244.0.0/16 return
+            		ip daddr 198.51.100.0/24 return
+            		ip daddr @nodes4 return
+            		fib daddr type 2 return
+            		fib daddr type 3 return
+            		fib daddr type 5 return
+            		counter packets 0 bytes 0 masquerade fully-random comment "leaves the cluster"
+            	}
+
+            	chain leaving6 {
+            		ip6 daddr fd10:244::/48 return
+            		ip6 daddr @nodes6 return
+            		fib daddr type 2 return
+            		fib daddr type 3 return
+            		fib daddr type 5 return
+            		counter packets 0 bytes 0 masquerade fully-random comment "leaves the cluster"
+            	}
+
+            	chain postrouting {
+            		type nat hook postrouting priority 110; policy accept;
+            		ip saddr 10.99.0.0/17 jump leaving4
+            		ip saddr 10.244.0.0/16 jump leaving4
+            		ip6 saddr fd10:244::/48 jump leaving6
+            	}
+            }
+        "#]].assert_eq(&listed());
+        let firewall = Firewall { masquerade: None, ..firewall() };
+        assert_eq!(settle(&mut kernel, &wanted(&firewall)).len(), 1);
+        expect![[r#"
+            table inet under-test {
+            	comment "under test"
+            	set nodes4 {
+            		type ipv4_addr
+            		elements = { 192.0.2.1, 192.0.2.2 }
+            	}
+
+            	set nodes6 {
+            		type ipv6_addr
+            		elements = { 2001:db8::1 }
+            	}
+
+            	chain guard {
+            		type filter hook input priority -10; policy accept;
+            		udp dport 4789 @th,96,24 0x1000 ip saddr != @nodes4 counter packets 0 bytes 0 drop comment "our VNI from an unknown node"
+            		udp dport 4789 @th,96,24 0x1000 ip6 saddr != @nodes6 counter packets 0 bytes 0 drop comment "our VNI from an unknown node"
+            	}
+            }
+        "#]].assert_eq(&listed());
+    });
+}
+
+/// The text that people are shown means the same to `nft` as what we write does to the kernel.
+#[test]
+fn our_text_is_the_same_table_to_nft() {
+    in_namespace(|| {
+        let table = firewall().table().unwrap();
+        settle(&mut kernel(), &wanted(&firewall()));
+        let ours = listed();
+        run("nft", "delete table inet under-test");
+        let text = table.to_nft("under-test", "under test");
+        nft(&["-c", "-f", "-"], &text);
+        nft(&["-f", "-"], &text);
+        assert_eq!(listed(), ours);
+        // And read back by us it is what we want, for it carries our mark too.
+        assert_eq!(settle(&mut kernel(), &wanted(&firewall())), []);
+    });
+}
+
+#[test]
+fn nodes_come_and_go_without_a_new_table() {
+    in_namespace(|| {
+        let mut kernel = kernel();
+        let mut firewall = firewall();
+        settle(&mut kernel, &wanted(&firewall));
+        let handle = |text: &str| text.split("# handle ").nth(1).map(|rest| rest[..3].to_owned());
+        let before = handle(&run("nft", "-a list chain inet under-test guard"));
+        // More than one message holds.
+        firewall.nodes = (0..5000u32).map(|n| IpAddr::from((0xc633_0000 + n).to_be_bytes())).collect();
+        firewall.nodes.extend(addresses(&["2001:db8::7"]));
+        let changes = settle(&mut kernel, &wanted(&firewall));
+        assert!(matches!(changes.as_slice(), [Change::ChangeSets(sets)] if sets.len() == 2), "{changes:?}");
+        assert_eq!(before, handle(&run("nft", "-a list chain inet under-test guard")), "the same chain");
+        assert_eq!(listed().matches("198.51.").count(), 5000 + 1);
+        firewall.nodes.clear();
+        settle(&mut kernel, &wanted(&firewall));
+        assert!(!listed().contains("elements"));
+        // A whole table of that size too.
+        firewall.nodes = (0..5000u32).map(|n| IpAddr::from((0xc633_0000 + n).to_be_bytes())).collect();
+        run("nft", "flush ruleset");
+        assert!(matches!(settle(&mut kernel, &wanted(&firewall)).as_slice(), [Change::SetFirewall(_)]));
+    });
+}
+
+#[test]
+fn every_damage_is_seen_and_mended() {
+    in_namespace(|| {
+        let mut kernel = kernel();
+        settle(&mut kernel, &wanted(&firewall()));
+        let whole = listed();
+        let damages = [
+            "flush ruleset",
+            "delete table inet under-test",
+            "flush chain inet under-test leaving4",
+            "flush set inet under-test nodes4",
+            "add element inet under-test nodes4 { 203.0.113.9 }",
+            "insert rule inet under-test postrouting accept",
+            "add rule inet under-test guard counter",
+            "add chain inet under-test stray",
+            "add set inet under-test stray { type inet_service; }",
+            "add chain inet under-test guard { policy drop; }",
+            "add rule inet under-test leaving6 ct state new return",
+        ];
+        for damage in damages {
+            run("nft", damage);
+            assert_ne!(listed_if_there(), whole, "{damage}: the control");
+            assert_eq!(settle(&mut kernel, &wanted(&firewall())).len(), 1, "{damage}");
+            assert_eq!(listed(), whole, "{damage}");
+        }
+        assert!(kernel.observe(&[]).unwrap().ours.firewall.is_some());
+        settle(&mut kernel, &State::default());
+        assert!(!run("nft", "list tables").contains("under-test"));
+    });
+}
+
+fn listed_if_there() -> String {
+    let output = Command::new("nft").args("-nn list table inet under-test".split(' ')).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn tables_of_others_are_left_alone() {
+    in_namespace(|| {
+        let others = "table inet other {\n chain c { type filter hook input priority 0; policy accept; tcp dport 22 counter accept; }\n}\ntable ip under-test {\n}\n";
+        nft(&["-f", "-"], others);
+        let before = run("nft", "list table inet other") + &run("nft", "list table ip under-test");
+        let mut kernel = kernel();
+        settle(&mut kernel, &wanted(&firewall()));
+        settle(&mut kernel, &State::default());
+        assert_eq!(before, run("nft", "list table inet other") + &run("nft", "list table ip under-test"));
+
+        // One of our name without our mark is in the way, and stays.
+        run("nft", "add table inet under-test");
+        run("nft", "add chain inet under-test theirs");
+        let theirs = listed();
+        let report = pass(&mut kernel, &wanted(&firewall()));
+        assert!(report.applied.is_empty() && report.failures.is_empty(), "{report:#?}");
+        assert_eq!(report.conflicts.len(), 1);
+        assert_eq!(theirs, listed());
+        assert!(pass(&mut kernel, &State::default()).applied.is_empty());
+        // Nor is it replaced when it came since we looked.
+        let table = firewall().table().unwrap();
+        let refused = kernel.apply(&[Change::SetFirewall(table), Change::DeleteFirewall]);
+        assert!(
+            refused.iter().all(|result| result.as_ref().is_err_and(|error| error.errno == 1)),
+            "{refused:?}"
+        );
+        assert_eq!(theirs, listed());
+    });
+}
+
+#[test]
+fn a_transaction_that_fails_changes_nothing() {
+    in_namespace(|| {
+        let mut kernel = kernel();
+        settle(&mut kernel, &wanted(&firewall()));
+        let whole = listed();
+        let mut broken = firewall().table().unwrap();
+        let chain = broken.chains.get_mut("guard").unwrap();
+        chain.rules[1].expressions.insert(0, vxlan::firewall::Expression::Other("nonsense".to_owned()));
+        let results = kernel.apply(&[Change::SetFirewall(broken)]);
+        assert_eq!(results[0].as_ref().unwrap_err().errno, 2, "{results:?}");
+        assert_eq!(listed(), whole);
+        let mut wrong_set = firewall().table().unwrap();
+        wrong_set.sets.get_mut("nodes4").unwrap().key = SetKey::Ipv6;
+        assert!(kernel.apply(&[Change::SetFirewall(wrong_set)])[0].is_err());
+        assert_eq!(listed(), whole);
+    });
+}
+
+#[test]
+fn a_second_agent_in_an_unchanged_world_writes_nothing() {
+    in_namespace(|| {
+        settle(&mut kernel(), &wanted(&firewall()));
+        let mut monitor = Command::new("nft").args(["monitor"]).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(monitor.stdout.take().unwrap()));
+        let (sender, heard) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        // It listens as soon as it shows a table.
+        let seen = std::cell::RefCell::new(Vec::new());
+        let shows = |mark: &str| {
+            seen.borrow_mut().extend(heard.try_iter());
+            seen.borrow().iter().any(|line: &String| line.contains(mark))
+        };
+        let attempt = std::cell::Cell::new(0);
+        eventually(|| {
+            attempt.set(attempt.get() + 1);
+            run("nft", &format!("add table ip begin{}", attempt.get()));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            shows("begin")
+        });
+        run("nft", "add table ip middle");
+        eventually(|| shows("middle"));
+        seen.borrow_mut().clear();
+        assert_eq!(pass(&mut kernel(), &wanted(&firewall())).applied, []);
+        run("nft", "add table ip end");
+        eventually(|| shows("end"));
+        let events = seen.borrow().iter().filter(|line| line.contains("under-test")).count();
+        assert_eq!(events, 0, "{seen:?}");
+        // The control: a change is seen.
+        let mut other = firewall();
+        other.nodes.insert("192.0.2.77".parse().unwrap());
+        pass(&mut kernel(), &wanted(&other)).applied.len();
+        eventually(|| shows("192.0.2.77"));
+        monitor.kill().unwrap();
+        monitor.wait().unwrap();
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn chains_of_others_that_drop_forwarded_packets_are_found() {
+    in_namespace(|| {
+        let drops = || {
+            let netfilter = kernel().observe(&[]).unwrap().netfilter;
+            let pools = ["10.244.0.0/16", "fd10:244::/48"].map(|net| net.parse().unwrap());
+            let found = vxlan::firewall::forward_drops(&netfilter.forward, &pools, &BTreeSet::new());
+            found.into_iter().map(|drop| drop.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(drops(), Vec::<String>::new());
+        run("iptables-nft", "-P FORWARD DROP");
+        run("iptables-nft", "-N OTHERS");
+        run("iptables-nft", "-A FORWARD -j OTHERS");
+        run("iptables-nft", "-A OTHERS -i docker0 ! -o docker0 -j ACCEPT");
+        let policy = "chain FORWARD of the nftables table ip filter drops forwarded packets of 10.244.0.0/16 by its policy";
+        assert_eq!(drops(), [policy]);
+        run("iptables-nft", "-A OTHERS -s 10.244.0.0/16 -j ACCEPT");
+        assert_eq!(drops(), [policy], "what comes in is dropped still");
+        run("iptables-nft", "-A OTHERS -d 10.244.0.0/15 -j ACCEPT");
+        assert_eq!(drops(), Vec::<String>::new());
+
+        run("iptables-nft", "-I OTHERS -j REJECT");
+        assert_eq!(drops().len(), 1);
+        run("iptables-nft", "-D OTHERS 1");
+        nft(
+            &["-f", "-"],
+            "table inet firewall { chain forward { type filter hook forward priority 10; ct state established accept; iifname \"lo\" accept; reject;\n}\n}\n",
+        );
+        assert_eq!(drops().len(), 2, "{:?}", drops());
+        // The remedy that is named mends it.
+        let netfilter = kernel().observe(&[]).unwrap().netfilter;
+        let pools = ["10.244.0.0/16", "fd10:244::/48"].map(|net| net.parse().unwrap());
+        for drop in vxlan::firewall::forward_drops(&netfilter.forward, &pools, &BTreeSet::new()) {
+            for command in drop.remedy().split(" && ") {
+                run("nft", command.strip_prefix("nft ").unwrap());
+            }
+        }
+        assert_eq!(drops(), Vec::<String>::new());
+    });
+}
