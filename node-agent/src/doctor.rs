@@ -14,8 +14,8 @@ pub mod read;
 
 pub use checks::examine;
 pub use facts::{
-    BridgeFilter, Chain, ClockState, Device, Facts, Folder, Known, ModuleState, Modules, Owner, PortOwner,
-    Ports, Proto, Purpose, Record, Ruleset,
+    BridgeFilter, ClockState, Device, Facts, Folder, Known, ModuleState, Modules, Owner, PortOwner, Ports,
+    Proto, Purpose, Record,
 };
 
 /// `pairway doctor -o json`

@@ -28,7 +28,9 @@ mod identity;
 mod objects;
 mod sessions;
 
-pub(crate) use firewall::unavailable as firewall_unavailable;
+pub(crate) use firewall::{
+    MODULES as FIREWALL_MODULES, remedy as forward_remedy, unavailable as firewall_unavailable,
+};
 pub use identity::{device_name, router_id, vtep_mac};
 
 use cluster::Cluster;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use bgp::Family;
 use ipnet::IpNet;
+use vxlan::firewall::Netfilter;
 use vxlan::{InstalledRoute, Interface, LinkName};
 
 use crate::node::NodeName;
@@ -43,8 +44,10 @@ pub struct Facts {
     pub modules: Modules,
     /// Ports that we listen on, and who has them.
     pub ports: Ports,
-    /// Packet filters.
-    pub ruleset: Known<Ruleset>,
+    /// nftables, as far as it concerns pods.
+    pub netfilter: Known<Netfilter>,
+    /// The configuration asks for a table of ours.
+    pub wants_firewall: bool,
     /// Policy of the FORWARD chain of the legacy iptables, `None` where these are not in use.
     pub legacy_forward: Known<Option<String>>,
     /// Whether the clock is kept by something.
@@ -148,28 +151,6 @@ pub enum Owner {
     },
     /// No process that we may look at: the kernel, or somebody else's.
     Unseen,
-}
-
-/// Packet filters as `nft` lists them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Ruleset {
-    /// Names of all tables.
-    pub tables: BTreeSet<String>,
-    /// Base chains that forwarded packets pass, with the policy `drop`.
-    pub drops: Vec<Chain>,
-}
-
-/// A base chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
-    /// Family of its table: `ip`, `ip6`, `inet`.
-    pub family: String,
-    /// Its table.
-    pub table: String,
-    /// Its name.
-    pub name: String,
-    /// Addresses that some rule of its table accepts.
-    pub accepts: BTreeSet<IpNet>,
 }
 
 /// Whether the clock is kept.

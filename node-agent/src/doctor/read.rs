@@ -74,7 +74,11 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
             bgp_addresses: bgp_addresses(config, &underlay),
             owners: ports::owners(&[config.vxlan.port, config.bgp.port]),
         },
-        ruleset: filters::ruleset(),
+        netfilter: match &why {
+            None => Ok(kernel_view.netfilter.clone()),
+            Some(why) => Err(why.clone()),
+        },
+        wants_firewall: config.masquerade.enabled || config.vxlan.guard,
         legacy_forward: filters::legacy_forward(),
         clock: clock::state(),
         records: records(config),

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bgp::Family;
 use ipnet::IpNet;
+use vxlan::firewall::{Base, BaseChain, ForwardChain, Netfilter, hook};
 use vxlan::{InstalledRoute, Interface, InterfaceAddress, LinkName, RouteKey, Vni, VxlanId};
 
 use super::*;
@@ -76,7 +77,8 @@ fn sound() -> Facts {
             bgp_addresses: vec!["192.0.2.1".parse().unwrap()],
             owners: Ok(Vec::new()),
         },
-        ruleset: Ok(Ruleset::default()),
+        netfilter: Ok(Netfilter::default()),
+        wants_firewall: true,
         legacy_forward: Ok(Some("ACCEPT".to_owned())),
         clock: Ok(ClockState::Synchronised),
         neighbor_limit: Family::ALL.map(|family| (family, Ok(1024))).into(),
@@ -113,7 +115,7 @@ type Broken = (&'static str, fn(&mut Facts), &'static str);
 
 #[test]
 fn each_thing_that_is_broken_is_found_by_its_check_alone() {
-    let table: [Broken; 27] = [
+    let table: [Broken; 28] = [
         ("kernel", |f| f.kernel = Err("Linux 5.10 is too old".to_owned()), "newer kernel"),
         ("module-vxlan", |f| f.modules.vxlan = ModuleState::Missing, "modprobe vxlan"),
         (
@@ -170,28 +172,24 @@ fn each_thing_that_is_broken_is_found_by_its_check_alone() {
         ),
         (
             "forward-policy",
-            |f| {
-                f.ruleset.as_mut().unwrap().drops.push(dropping(
-                    "ip",
-                    "filter",
-                    "FORWARD",
-                    &["172.17.0.0/16"],
-                ))
-            },
+            |f| f.netfilter.as_mut().unwrap().forward.push(dropping("ip", "filter", "FORWARD")),
             "iptables -I FORWARD -s 10.244.0.0/16 -j ACCEPT",
         ),
         (
             "forward-policy",
-            |f| f.ruleset.as_mut().unwrap().drops.push(dropping("inet", "mine", "fwd", &["10.244.0.0/16"])),
-            "nft insert rule inet mine fwd ip6 saddr fd10:244::/48 accept",
+            |f| f.netfilter.as_mut().unwrap().forward.push(dropping("ip", "mine", "fwd")),
+            "nft insert rule ip mine fwd ip saddr 10.244.0.0/16 accept",
         ),
         ("forward-policy", |f| f.legacy_forward = Ok(Some("DROP".to_owned())), "iptables-legacy -I FORWARD"),
         (
-            "firewalld",
-            |f| {
-                f.ruleset.as_mut().unwrap().tables.insert("firewalld".to_owned());
-            },
+            "forward-policy",
+            |f| f.netfilter.as_mut().unwrap().forward.push(dropping("ip", "firewalld", "filter_FORWARD")),
             "--add-source=10.244.0.0/16",
+        ),
+        (
+            "nftables",
+            |f| f.netfilter.as_mut().unwrap().unavailable = Some("protocol not supported".to_owned()),
+            "nft_masq",
         ),
         ("br-netfilter", |f| f.bridge_filter.calls_iptables = None, "modprobe br_netfilter"),
         (
@@ -250,12 +248,15 @@ fn each_thing_that_is_broken_is_found_by_its_check_alone() {
     }
 }
 
-fn dropping(family: &str, table: &str, name: &str, accepts: &[&str]) -> Chain {
-    Chain {
+/// A chain for forwarded packets that drops them all by its policy.
+fn dropping(family: &str, table: &str, name: &str) -> ForwardChain {
+    let base = Base { kind: "filter".to_owned(), hook: hook::FORWARD, priority: 0 };
+    ForwardChain {
         family: family.to_owned(),
         table: table.to_owned(),
         name: name.to_owned(),
-        accepts: accepts.iter().map(|text| net(text)).collect(),
+        base: Some(BaseChain { base, drops: true }),
+        rules: Vec::new(),
     }
 }
 
@@ -264,7 +265,7 @@ type Case = (&'static str, fn(&mut Facts));
 
 #[test]
 fn what_looks_like_trouble_and_is_none() {
-    let table: [Case; 9] = [
+    let table: [Case; 10] = [
         ("our own agent has the port", |f| {
             f.ports.owners.as_mut().unwrap().push(owner(Proto::Tcp, "192.0.2.1", 179, process("pairway")));
         }),
@@ -283,9 +284,13 @@ fn what_looks_like_trouble_and_is_none() {
             let device = Interface { vxlan: Some(id), ..interface("vxlan", 1450, &[]) };
             f.interfaces.as_mut().unwrap().insert(link("flannel.1"), device);
         }),
-        ("a chain that drops all but the pools", |f| {
-            let chain = dropping("inet", "mine", "fwd", &["10.0.0.0/8", "fd10:244::/48"]);
-            f.ruleset.as_mut().unwrap().drops.push(chain);
+        ("a chain that drops another family", |f| {
+            f.pools.retain(|pool| pool.addr().is_ipv4());
+            f.netfilter.as_mut().unwrap().forward.push(dropping("ip6", "mine", "fwd"));
+        }),
+        ("no nftables where none are asked for", |f| {
+            f.wants_firewall = false;
+            f.netfilter.as_mut().unwrap().unavailable = Some("protocol not supported".to_owned());
         }),
         ("strict reverse paths before the agent has come", |f| f.rp_filter_all = 1),
         ("no br_netfilter without kube-proxy", |f| {
@@ -307,7 +312,7 @@ fn what_can_not_be_seen_is_no_finding_and_not_well_either() {
     let mut facts = sound();
     facts.forwarding = Family::ALL.map(|family| (family, Err(why()))).into();
     facts.interfaces = Err(why());
-    facts.ruleset = Err(why());
+    facts.netfilter = Err(why());
     facts.legacy_forward = Err(why());
     facts.clock = Err(why());
     facts.records = Err(why());

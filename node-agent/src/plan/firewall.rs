@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use vxlan::firewall::{Firewall, Guard, Masquerade, Table, forward_drops};
+use vxlan::firewall::{Firewall, ForwardDrop, Guard, Masquerade, Table, forward_drops};
 use vxlan::{State, Vni};
 
 use super::cluster::Cluster;
@@ -52,10 +52,26 @@ pub(super) fn report(world: &World<'_>, cluster: &Cluster, wanted: &State, findi
             format!("{} {} {} {}", drop.family, drop.table, drop.chain, drop.pool),
             format!(
                 "{drop}: pods on this node can't be reached, whatever the routes say; whoever wrote it has to accept them, for a try: {}",
-                drop.remedy()
+                remedy(&drop)
             ),
         ));
     }
+}
+
+/// The commands that let a pool's packets pass, in the words of whatever wrote the chain.
+pub(crate) fn remedy(drop: &ForwardDrop) -> String {
+    let ForwardDrop { family, table, chain, pool, .. } = drop;
+    let iptables = match (family.as_str(), table.as_str(), chain.as_str()) {
+        ("ip", "filter", "FORWARD") => "iptables",
+        ("ip6", "filter", "FORWARD") => "ip6tables",
+        (_, "firewalld", _) => {
+            return format!(
+                "firewall-cmd --permanent --zone=trusted --add-source={pool}; firewall-cmd --reload"
+            );
+        }
+        _ => return drop.remedy(),
+    };
+    format!("{iptables} -I FORWARD -s {pool} -j ACCEPT; {iptables} -I FORWARD -d {pool} -j ACCEPT")
 }
 
 /// The kernel lacks nf_tables or a part of it.

@@ -153,7 +153,14 @@ fn each_thing_that_is_broken_is_found() {
             V4,
             "iptables -I FORWARD -s 10.244.0.0/16 -j ACCEPT",
         ),
-        ("firewalld", "nft add table inet firewalld".to_owned(), V4, "firewall-cmd --permanent"),
+        (
+            "forward-policy",
+            "nft add table inet firewalld; nft 'add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; }'; \
+             nft 'add rule inet firewalld filter_FORWARD reject'"
+                .to_owned(),
+            V4,
+            "firewall-cmd --permanent",
+        ),
         (
             "port-vxlan",
             "ip link add flannel.1 type vxlan id 4096 dstport 4789 local 192.0.2.1".to_owned(),
@@ -183,7 +190,8 @@ fn an_accepted_pool_is_not_dropped() {
     let machine = Machine::new(chain);
     assert!(machine.findings(V4).contains_key("forward-policy"), "positive control");
     let machine = Machine::new(&format!(
-        "{chain}; nft 'add rule ip filter PODS ip saddr 10.244.0.0/16 counter accept'"
+        "{chain}; nft 'add rule ip filter PODS ip saddr 10.244.0.0/16 counter accept'; \
+         nft 'add rule ip filter PODS ip daddr 10.244.0.0/16 counter accept'"
     ));
     let found = machine.findings(V4);
     assert!(found.is_empty(), "{found:?}");

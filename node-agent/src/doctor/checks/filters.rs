@@ -1,39 +1,41 @@
 //! Packet filters of others on the way of forwarded packets.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
+use vxlan::Interface;
+use vxlan::firewall::forward_drops;
 
 use super::super::Check;
-use super::super::facts::{Chain, Facts};
+use super::super::facts::Facts;
 use super::{finding, findings_or, known, not_checked, ok};
+use crate::plan;
 
 const FORWARD: &str = "forward-policy";
+const NFTABLES: &str = "nftables";
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
-    let mut checks = match &facts.ruleset {
-        Err(why) => {
-            vec![not_checked(FORWARD, "nftables", why.clone()), not_checked("firewalld", "", why.clone())]
-        }
-        Ok(ruleset) => {
-            let mut checks: Vec<Check> =
-                findings_or(ruleset.drops.iter().filter_map(|chain| drops(facts, chain)).collect(), || {
-                    ok(FORWARD, "nftables", "no chain drops forwarded packets by its policy")
-                });
-            checks.push(if ruleset.tables.contains("firewalld") {
-                let sources: Vec<String> =
-                    facts.pools.iter().map(|pool| format!("--add-source={pool}")).collect();
-                finding(
-                    "firewalld",
+    let mut checks = match &facts.netfilter {
+        Err(why) => [NFTABLES, FORWARD].map(|name| not_checked(name, "nftables", why.clone())).into(),
+        Ok(netfilter) => {
+            let found = forward_drops(&netfilter.forward, &facts.pools, &devices(facts));
+            let found = found.iter().map(|drop| {
+                let subject = format!("{} {} {}", drop.family, drop.table, drop.chain);
+                let message = format!("the {drop}: pods of different nodes don't reach each other");
+                finding(FORWARD, subject, message, plan::forward_remedy(drop))
+            });
+            let mut checks = findings_or(found.collect(), || {
+                ok(FORWARD, "nftables", "no chain drops what is forwarded for pods")
+            });
+            checks.push(match &netfilter.unavailable {
+                Some(why) if facts.wants_firewall => finding(
+                    NFTABLES,
                     "",
-                    "firewalld is active: what it forwards between zones it rejects, packets of pods among them",
-                    format!(
-                        "firewall-cmd --permanent --zone=trusted {}; firewall-cmd --permanent --add-port={}/udp --add-port={}/tcp; firewall-cmd --reload",
-                        sources.join(" "),
-                        facts.ports.vxlan,
-                        facts.ports.bgp
-                    ),
-                )
-            } else {
-                ok("firewalld", "", "it has no rules here")
+                    format!("the kernel refuses nftables ({why}): nothing is masqueraded, and the tunnel is not guarded"),
+                    plan::FIREWALL_MODULES,
+                ),
+                Some(_) => ok(NFTABLES, "", "not there, and not asked for"),
+                None => ok(NFTABLES, "", "the kernel has it"),
             });
             checks
         }
@@ -53,49 +55,15 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-/// A finding, unless the table accepts every pool that the chain sees.
-fn drops(facts: &Facts, chain: &Chain) -> Option<Check> {
-    let sees = |pool: &&IpNet| match chain.family.as_str() {
-        "ip" => matches!(pool, IpNet::V4(_)),
-        "ip6" => matches!(pool, IpNet::V6(_)),
-        _ => true,
+/// Devices that packets of pods come and go by.
+fn devices(facts: &Facts) -> BTreeSet<String> {
+    let in_pool = |interface: &Interface| {
+        interface.addresses.iter().any(|a| facts.pools.iter().any(|pool| pool.contains(&a.address.addr())))
     };
-    let missing: Vec<String> = facts
-        .pools
-        .iter()
-        .filter(sees)
-        .filter(|pool| !chain.accepts.iter().any(|accepted| accepted.contains(*pool)))
-        .map(ToString::to_string)
-        .collect();
-    let Chain { family, table, name, .. } = chain;
-    let program = match (family.as_str(), table.as_str(), name.as_str()) {
-        ("ip", "filter", "FORWARD") => Some("iptables"),
-        ("ip6", "filter", "FORWARD") => Some("ip6tables"),
-        _ => None,
-    };
-    let remedy = match program {
-        Some(program) => accept_with(program, facts),
-        None => missing
-            .iter()
-            .map(|pool| {
-                let ip = if pool.contains(':') { "ip6" } else { "ip" };
-                format!("nft insert rule {family} {table} {name} {ip} saddr {pool} accept; nft insert rule {family} {table} {name} {ip} daddr {pool} accept")
-            })
-            .collect::<Vec<_>>()
-            .join("; "),
-    };
-    (!missing.is_empty()).then(|| {
-        finding(
-            FORWARD,
-            format!("{family} {table} {name}"),
-            format!(
-                "the chain {name} of table {family} {table} drops what no rule accepts, and no rule accepts {}: pods of \
-                 different nodes don't reach each other",
-                missing.join(", ")
-            ),
-            remedy,
-        )
-    })
+    let interfaces = facts.interfaces.iter().flatten();
+    let of_pods = interfaces.filter(|(_, interface)| in_pool(interface)).map(|(name, _)| name.to_string());
+    let others = facts.underlay_links().into_iter().chain(facts.ours.iter().cloned());
+    others.map(|link| link.to_string()).chain(of_pods).collect()
 }
 
 fn accept_with(program: &str, facts: &Facts) -> String {
