@@ -31,6 +31,8 @@ fn a_node_with_pairs_sessions_and_trouble() {
         pairway_kernel_objects_wanted{kind="link"} 1
         pairway_kernel_objects_wanted{kind="route"} 3
         pairway_kernel_conflicts 1
+        pairway_masqueraded_connections_total 0
+        pairway_tunnel_guard_drops_total 0
         pairway_routes{kind="native",state="installed"} 1
         pairway_routes{kind="unreachable",state="installed"} 1
         pairway_routes{kind="vxlan",state="missing"} 1

@@ -35,7 +35,48 @@ fn the_table_as_people_read_it() {
         masquerade: Some(Masquerade { exclude: nets(&["198.51.100.7/32", "198.51.100.0/24"]) }),
         ..both()
     };
-    expect![[""]].assert_eq(&firewall.table().unwrap().to_nft("pairway", "pairway"));
+    expect![[r#"
+        table inet pairway {
+        	comment "pairway"
+        	set nodes4 {
+        		type ipv4_addr
+        		elements = { 192.0.2.1 }
+        	}
+        	set nodes6 {
+        		type ipv6_addr
+        		elements = { 2001:db8::1 }
+        	}
+        	chain guard {
+        		type filter hook input priority -10; policy accept;
+        		meta l4proto udp th dport 8472 @th,96,24 66051 meta nfproto ipv4 ip saddr != @nodes4 counter drop comment "our VNI from an unknown node"
+        		meta l4proto udp th dport 8472 @th,96,24 66051 meta nfproto ipv6 ip6 saddr != @nodes6 counter drop comment "our VNI from an unknown node"
+        	}
+        	chain leaving4 {
+        		meta nfproto ipv4 ip daddr 10.99.0.0/17 return
+        		meta nfproto ipv4 ip daddr 10.244.0.0/16 return
+        		meta nfproto ipv4 ip daddr 198.51.100.0/24 return
+        		meta nfproto ipv4 ip daddr @nodes4 return
+        		fib daddr type local return
+        		fib daddr type broadcast return
+        		fib daddr type multicast return
+        		counter masquerade fully-random comment "leaves the cluster"
+        	}
+        	chain leaving6 {
+        		meta nfproto ipv6 ip6 daddr fd10:244::/48 return
+        		meta nfproto ipv6 ip6 daddr @nodes6 return
+        		fib daddr type local return
+        		fib daddr type broadcast return
+        		fib daddr type multicast return
+        		counter masquerade fully-random comment "leaves the cluster"
+        	}
+        	chain postrouting {
+        		type nat hook postrouting priority 110; policy accept;
+        		meta nfproto ipv4 ip saddr 10.99.0.0/17 jump leaving4
+        		meta nfproto ipv4 ip saddr 10.244.0.0/16 jump leaving4
+        		meta nfproto ipv6 ip6 saddr fd10:244::/48 jump leaving6
+        	}
+        }
+    "#]].assert_eq(&firewall.table().unwrap().to_nft("pairway", "pairway"));
 }
 
 #[test]

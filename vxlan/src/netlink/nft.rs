@@ -30,6 +30,7 @@ mod message {
     pub(super) const DELETE_TABLE: u8 = 2;
     pub(super) const NEW_CHAIN: u8 = 3;
     pub(super) const GET_CHAIN: u8 = 4;
+    pub(super) const DELETE_CHAIN: u8 = 5;
     pub(super) const NEW_RULE: u8 = 6;
     pub(super) const GET_RULE: u8 = 7;
     pub(super) const NEW_SET: u8 = 9;

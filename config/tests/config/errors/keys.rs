@@ -186,7 +186,7 @@ fn a_required_key_that_is_misspelt_is_one_mistake() {
     check(
         "pools: [{ cidr: 10.244.0.0/16, blockprefix: 24 }]\n",
         expect![[r#"
-            pairway.yaml:1:33: pools[0].blockprefix: unknown key `blockprefix`
+            pairway.yaml:1:32: pools[0].blockprefix: unknown key `blockprefix`
                 1 | pools: [{ cidr: 10.244.0.0/16, blockprefix: 24 }]
                   |                                ^^^^^^^^^^^ did you mean `blockPrefix`?
         "#]],

@@ -6,7 +6,14 @@ use super::beside_a_pool;
 
 #[test]
 fn numbers_of_the_kernel() {
-    beside_a_pool("kernel: { firewallTable: \"a b\" }\n", expect![[""]]);
+    beside_a_pool(
+        "kernel: { firewallTable: \"a b\" }\n",
+        expect![[r#"
+        pairway.yaml:2:26: kernel.firewallTable: `a b` can't be an nftables table
+            2 | kernel: { firewallTable: "a b" }
+              |                          ^^^^^ use letters, digits, `-` and `_`, a letter first, at most 31
+    "#]],
+    );
     beside_a_pool(
         "kernel: { routeProtocol: 12, table: 254, rulePriority: 32766 }\n",
         expect![[r#"

@@ -61,13 +61,29 @@ pub(super) fn concerns(notification: &Message<'_>, table: &str) -> bool {
     }
     let Some(body) = notification.body.get(HEADER..) else { return true };
     let ours = attribute(body, attr::TABLE).is_some_and(|name| text(name) == table);
-    // A chain that is deleted is shown with its hook too.
-    let forward = (message == message::NEW_CHAIN || message == message::NEW_CHAIN + 2)
-        && attribute(body, attr::CHAIN_HOOK)
-            .and_then(|hook| attribute(hook, attr::HOOK_NUMBER))
-            .and_then(number)
-            == Some(hook::FORWARD);
-    ours || forward
+    ours || (message == message::NEW_CHAIN && is_forward(body))
+}
+
+/// Family, table and name of a chain.
+pub(super) type ChainKey = (u8, String, String);
+
+/// The chain that a notification tells of: `(message::NEW_CHAIN, ...)` if it has one through which forwarded packets
+/// go, `(message::DELETE_CHAIN, ...)` if any has gone, which Linux 6.18 tells without its hook.
+pub(super) fn told_chain(notification: &Message<'_>) -> Option<(u8, ChainKey)> {
+    let [message, subsystem] = notification.kind.to_le_bytes();
+    let body = notification.body.get(HEADER..)?;
+    let tells = message == message::DELETE_CHAIN || (message == message::NEW_CHAIN && is_forward(body));
+    if subsystem != SUBSYSTEM || !tells {
+        return None;
+    }
+    let family = *notification.body.first()?;
+    let key = (family, text(attribute(body, attr::TABLE)?), text(attribute(body, attr::CHAIN_NAME)?));
+    Some((message, key))
+}
+
+fn is_forward(chain: &[u8]) -> bool {
+    attribute(chain, attr::CHAIN_HOOK).and_then(|hook| attribute(hook, attr::HOOK_NUMBER)).and_then(number)
+        == Some(hook::FORWARD)
 }
 
 pub(super) fn table(found: u16, body: &[u8]) -> Option<FoundTable> {

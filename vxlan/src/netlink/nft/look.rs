@@ -136,7 +136,7 @@ impl Nft {
 }
 
 /// Whether the kernel has no nf_tables: nfnetlink knows no such subsystem, or there is no nfnetlink.
-fn is_missing(error: &io::Error) -> bool {
+pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EINVAL | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
@@ -166,7 +166,7 @@ impl Look<'_> {
 
     fn all(&mut self) -> io::Result<Seen> {
         let mut seen = Seen::default();
-        let chains = self.chains()?;
+        let chains = chains(self.channel)?;
         match self.table()? {
             None => {}
             Some(false) => seen.foreign_table = true,
@@ -190,14 +190,6 @@ impl Look<'_> {
             }
         })?;
         Ok(ours)
-    }
-
-    fn chains(&mut self) -> io::Result<Vec<FoundChain>> {
-        let mut chains = Vec::new();
-        self.channel.dump(kind(message::GET_CHAIN), &encode::header(0), |found, body| {
-            chains.extend(decode::chain(found, body));
-        })?;
-        Ok(chains)
     }
 
     fn own_chains(&self, chains: &[FoundChain], rules: Vec<FoundRule>) -> BTreeMap<String, Chain> {
@@ -285,6 +277,15 @@ impl Look<'_> {
         }
         Ok(found)
     }
+}
+
+/// All chains of all tables.
+pub(super) fn chains(channel: &mut Channel) -> io::Result<Vec<FoundChain>> {
+    let mut chains = Vec::new();
+    channel.dump(kind(message::GET_CHAIN), &encode::header(0), |found, body| {
+        chains.extend(decode::chain(found, body));
+    })?;
+    Ok(chains)
 }
 
 fn target(expression: &Expression) -> Option<&String> {

@@ -93,9 +93,13 @@ fn what_concerns_us() {
     for (name, request, expected) in cases {
         assert_eq!(decode::concerns(&notification(&request), "pairway"), expected, "{name}");
     }
-    let mut deleted = encode::new_chain("filter", "forward", &forward);
-    deleted.kind = kind(message::NEW_CHAIN + 2);
-    assert!(decode::concerns(&notification(&deleted), "pairway"));
+    let told = |request: &Request| decode::told_chain(&notification(request));
+    let mut told_of = encode::new_chain("filter", "forward", &forward);
+    let key = (INET, "filter".to_owned(), "forward".to_owned());
+    assert_eq!(told(&told_of), Some((message::NEW_CHAIN, key.clone())));
+    told_of.kind = kind(message::DELETE_CHAIN);
+    assert_eq!(told(&told_of), Some((message::DELETE_CHAIN, key)));
+    assert_eq!(told(&encode::new_chain("filter", "input", &table.chains["guard"])), None);
 }
 
 #[test]
@@ -126,6 +130,7 @@ proptest! {
         let _ = decode::generation(kind, &bytes);
         let message = Message { kind, flags: 0, sequence: 0, port: 0, body: &bytes };
         let _ = decode::concerns(&message, "pairway");
+        let _ = decode::told_chain(&message);
     }
 
     /// A rule with bytes changed is another rule, or the same: never a panic.
