@@ -23,7 +23,7 @@ use crate::http;
 use crate::liveness::Liveness;
 use crate::reload::{self, ConfigSource};
 use crate::store::Store;
-use crate::store::file::{FileOptions, FileStore, UnfitDirectory};
+use crate::store::file::{FileOptions, FileStore, LAST_GOOD_FILE_NAME, UnfitDirectory};
 
 mod capabilities;
 mod kernel_events;
@@ -83,14 +83,21 @@ pub fn marks(kernel: &config::Kernel) -> Marks {
     }
 }
 
-/// Opens the store that a configuration names.
+/// Opens the store that a configuration names. In the state directory, if there is one, it keeps what records said for
+/// the next start.
 ///
 /// # Errors
 /// It can never be a store. One that only fails now is opened and says so.
-pub async fn open_store(config: &config::Store) -> Result<Arc<dyn Store>, UnfitDirectory> {
+pub async fn open_store(
+    config: &config::Store,
+    state_dir: Option<&Path>,
+) -> Result<Arc<dyn Store>, UnfitDirectory> {
     let config::Store::File { path, allow_network_filesystem } = config;
-    let options =
-        FileOptions { allow_network_filesystem: *allow_network_filesystem, ..FileOptions::default() };
+    let options = FileOptions {
+        allow_network_filesystem: *allow_network_filesystem,
+        last_good: state_dir.map(|directory| directory.join(LAST_GOOD_FILE_NAME)),
+        ..FileOptions::default()
+    };
     Ok(Arc::new(FileStore::open(path, options).await?))
 }
 
@@ -113,7 +120,7 @@ pub async fn run(
     beside.spawn(NamespaceLock::take()?.hold(stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), kernel = %release, "pairway starts");
 
-    let store = open_store(&config.store).await?;
+    let store = open_store(&config.store, Some(&config.state_dir)).await?;
     let marks = marks(&config.kernel);
     let kernel = Kernel::open(marks.clone()).map_err(DaemonError::Netlink)?;
     let kernel_events = Notifications::open(marks, kernel.ports()).map_err(DaemonError::Netlink)?;

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use vxlan::{Observed, State};
 
+use crate::store::file::LAST_GOOD_FILE_NAME;
 use crate::{claims, originals};
 
 /// The state directory, locked for as long as this value lives.
@@ -102,7 +103,7 @@ impl StateDir {
     /// A file of ours can't be removed.
     pub fn remove(self) -> Result<(), StateDirError> {
         let unusable = |source| StateDirError::Unusable { path: self.path.clone(), source };
-        for file in [RAN_IN_BOOT, RUNS, originals::FILE_NAME, claims::FILE_NAME, LOCK] {
+        for file in [RAN_IN_BOOT, RUNS, originals::FILE_NAME, claims::FILE_NAME, LAST_GOOD_FILE_NAME, LOCK] {
             match fs::remove_file(self.path.join(file)) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(unusable(source)),
                 Ok(()) | Err(_) => (),

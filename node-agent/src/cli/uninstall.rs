@@ -45,7 +45,7 @@ pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed
     let mut kernel = Kernel::open(daemon::marks(&config.kernel))
         .map_err(|error| failed("kernel", format!("can't talk to the kernel by netlink: {error}")))?;
     let store = if store_stands(&config.store) {
-        let opened = daemon::open_store(&config.store).await;
+        let opened = daemon::open_store(&config.store, None).await;
         Some(opened.map_err(|error| failed("store", chain(&error)))?)
     } else {
         None

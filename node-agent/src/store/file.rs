@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 use self::filesystem::Trouble;
 pub use self::filesystem::UnfitDirectory;
+pub use self::last_good::FILE_NAME as LAST_GOOD_FILE_NAME;
 use self::records::Records;
 use super::record::Encoding;
 use super::{ClaimOutcome, Health, PoolOutcome, Store, StoreError, StoreTrouble};
@@ -31,6 +32,7 @@ use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
 
 mod filesystem;
 mod home;
+mod last_good;
 pub(crate) mod peek;
 mod read;
 mod rebuild;
@@ -54,6 +56,10 @@ pub struct FileOptions {
     pub deadline: Duration,
     /// How records are written.
     pub encoding: Encoding,
+    /// Where the last good content of records is kept for the next start; `None` keeps it for this run only.
+    pub last_good: Option<PathBuf>,
+    /// How often that is written, at most.
+    pub last_good_every: Duration,
 }
 
 impl Default for FileOptions {
@@ -65,6 +71,8 @@ impl Default for FileOptions {
             debounce: Duration::from_millis(20),
             deadline: Duration::from_secs(10),
             encoding: Encoding::default(),
+            last_good: None,
+            last_good_every: Duration::from_secs(60),
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Reads the whole directory into a snapshot; what did not change is not read again.
 //!
 //! Level-triggered: nothing here knows events. A record that can't be read keeps its last good content for as
-//! long as something stands under its name (DESIGN, invariant 14).
+//! long as something stands under its name (DESIGN, invariant 14), over restarts too ([`LastGood`]).
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
+use super::last_good::LastGood;
 use super::read::{self, Content, Stamp};
 use super::{Kind, write};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
@@ -28,6 +31,7 @@ pub(super) struct Scanner {
     claims: Table<Block, Claim>,
     pools: Table<IpNet, PoolRecord>,
     released: Table<Block, Timestamp>,
+    last_good: LastGood,
 }
 
 /// The records of one kind, by file name.
@@ -50,8 +54,9 @@ struct Row<K, R> {
 }
 
 impl Scanner {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(last_good: LastGood) -> Self {
         Self {
+            last_good,
             nodes: Table::default(),
             claims: Table::default(),
             pools: Table::default(),
@@ -62,17 +67,44 @@ impl Scanner {
     /// Everything that the directory `root` holds, with revision 0. An error says nothing of what it holds.
     pub(super) fn scan(&mut self, root: &Path, now: Timestamp) -> io::Result<Snapshot> {
         let directory = |kind: Kind| root.join(kind.directory());
-        self.nodes.scan(&directory(Kind::Node), now, |name| name.parse().ok(), record::node)?;
-        self.claims.scan(&directory(Kind::Claim), now, Block::from_record_name, |block, bytes| {
-            record::claim(*block, bytes)
-        })?;
-        self.pools.scan(&directory(Kind::Pool), now, cidr_from_record_name, |cidr, bytes| {
-            record::pool(*cidr, bytes)
-        })?;
-        self.released.scan(&directory(Kind::Released), now, Block::from_record_name, |block, bytes| {
-            record::released(*block, bytes)
-        })?;
+        let recall = |kind: Kind| {
+            let last_good = &self.last_good;
+            move |stem: &str| last_good.recall(kind, stem)
+        };
+        self.nodes.scan(
+            &directory(Kind::Node),
+            now,
+            |name| name.parse().ok(),
+            record::node,
+            recall(Kind::Node),
+        )?;
+        self.claims.scan(
+            &directory(Kind::Claim),
+            now,
+            Block::from_record_name,
+            |block, bytes| record::claim(*block, bytes),
+            recall(Kind::Claim),
+        )?;
+        self.pools.scan(
+            &directory(Kind::Pool),
+            now,
+            cidr_from_record_name,
+            |cidr, bytes| record::pool(*cidr, bytes),
+            recall(Kind::Pool),
+        )?;
+        self.released.scan(
+            &directory(Kind::Released),
+            now,
+            Block::from_record_name,
+            |block, bytes| record::released(*block, bytes),
+            |_| None,
+        )?;
         Ok(self.snapshot())
+    }
+
+    /// After a scan that was whole.
+    pub(super) fn keep(&mut self, snapshot: &Snapshot) {
+        self.last_good.keep(snapshot, Instant::now());
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -136,12 +168,14 @@ impl<K, R> Default for Table<K, R> {
 }
 
 impl<K: Clone, R> Table<K, R> {
+    /// `recall`: what a record said in an earlier run of the agent.
     fn scan(
         &mut self,
         directory: &Path,
         now: Timestamp,
         key: impl Fn(&str) -> Option<K>,
         decode: impl Fn(&K, &[u8]) -> Result<Decoded<R>, RecordError>,
+        recall: impl Fn(&str) -> Option<Vec<u8>>,
     ) -> io::Result<()> {
         let listed = list(directory, now)?;
         // A file that is replaced while the directory is read may be missed: what vanished is asked for by name.
@@ -155,12 +189,16 @@ impl<K: Clone, R> Table<K, R> {
             self.rows.remove(&stem);
         }
         for stem in listed {
-            let key = key(&stem);
-            self.rows.entry(stem).or_insert(Row {
+            let Entry::Vacant(vacant) = self.rows.entry(stem) else { continue };
+            let key = key(vacant.key());
+            let recalled = key.as_ref().zip(recall(vacant.key()));
+            let good =
+                recalled.and_then(|(key, bytes)| decode(key, &bytes).ok()).map(|decoded| decoded.record);
+            vacant.insert(Row {
                 key,
                 stamp: Stamp::default(),
                 settled: false,
-                good: None,
+                good,
                 readable: false,
                 problem: None,
             });

@@ -386,3 +386,61 @@ fn network_filesystems_are_known_by_number_and_by_mount() {
     assert_eq!(filesystem::type_of_device(mountinfo, 0, 5), None);
     assert_eq!(filesystem::network_filesystem(Path::new("/proc")).unwrap(), None);
 }
+
+/// So that what records say is kept at every scan.
+fn keeping(place: &Place) -> FileOptions {
+    let file = place.directory.path().join("records.json");
+    FileOptions { last_good: Some(file), last_good_every: Duration::ZERO, ..rescanning() }
+}
+
+#[tokio::test]
+async fn a_record_that_breaks_while_the_agent_is_away_keeps_its_last_good_content() {
+    let place = Place::new();
+    let (record, claim) = (record_of("n2"), claim_of("10.244.7.0/24", "n2"));
+    let store = place.open(keeping(&place)).await;
+    store.publish(&record).await.unwrap();
+    store.claim(&claim).await.unwrap();
+    store.ensure_pool(&pool_of("10.244.0.0/16", 24)).await.unwrap();
+    until(&store, "all", |shown| shown.nodes.len() + shown.claims.len() + shown.pools.len() == 3).await;
+    let kept = place.directory.path().join("records.json");
+    let all = |text: String| text.contains("n2") && text.contains("10-244-7-0-24") && text.contains("pools/");
+    for _ in 0..500 {
+        if fs::read_to_string(&kept).is_ok_and(all) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(store);
+
+    for path in ["nodes/n2.json", "claims/10-244-7-0-24.json", "pools/10-244-0-0-16.json"] {
+        fs::write(place.path(path), "half").unwrap();
+    }
+    // A record that was never read has no content, and the control has none without the file.
+    fs::write(place.path("nodes/n3.json"), "half").unwrap();
+    let control = place.open(rescanning()).await;
+    let shown = until(&control, "the claim", |shown| shown.claims.len() == 1).await;
+    assert!(shown.nodes.is_empty() && shown.pools.is_empty() && shown.claims[&claim.block].holder.is_none());
+    drop(control);
+
+    let store = place.open(keeping(&place)).await;
+    let shown = until(&store, "the claim", |shown| shown.claims.len() == 1).await;
+    assert_eq!(shown.nodes.values().collect::<Vec<_>>(), [&record]);
+    assert_eq!(shown.claims[&claim.block], claim);
+    assert_eq!(shown.pools.len(), 1);
+    assert!(shown.unreadable.contains(&claim.block));
+    assert_eq!(shown.problems.len(), 4, "{:?}", shown.problems);
+    assert!(shown.problems["nodes/n2"].ends_with("its last good content stands"));
+    assert!(!shown.problems["nodes/n3"].contains("last good"));
+    // It does not outlive the record, and is written on.
+    fs::remove_file(place.path("nodes/n2.json")).unwrap();
+    until(&store, "no node", |shown| shown.nodes.is_empty()).await;
+    drop(store);
+    fs::write(place.path("nodes/n2.json"), "half").unwrap();
+    fs::write(&kept, "not ours").unwrap();
+    let store = place.open(keeping(&place)).await;
+    let shown = until(&store, "the claim", |shown| shown.claims.len() == 1).await;
+    assert!(
+        shown.nodes.is_empty() && shown.claims[&claim.block].holder.is_none(),
+        "a broken memory says nothing"
+    );
+}

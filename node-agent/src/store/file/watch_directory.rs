@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::filesystem::{self, Trouble, UnfitDirectory};
 use super::home::identity;
+use super::last_good::LastGood;
 use super::rebuild::Rebuild;
 use super::scan::Scanner;
 use super::{FileOptions, Kind, Shared};
@@ -59,7 +60,7 @@ fn refuse_network(path: &Path, shown: &Path) -> Result<(), Trouble> {
 /// Until the store is dropped.
 pub(super) async fn run(shared: Arc<Shared>, options: FileOptions, prepared: bool) {
     let mut watcher = Watcher {
-        scanner: Some(Scanner::new()),
+        scanner: None,
         watch: None,
         prepared,
         said_that_it_polls: false,
@@ -77,7 +78,7 @@ pub(super) async fn run(shared: Arc<Shared>, options: FileOptions, prepared: boo
 struct Watcher {
     shared: Arc<Shared>,
     options: FileOptions,
-    /// Away while a scan runs; made anew if that panicked.
+    /// Away while a scan runs; made anew at first, and if that panicked.
     scanner: Option<Scanner>,
     watch: Option<Watch>,
     /// The directories are there and were tried.
@@ -110,12 +111,14 @@ impl Watcher {
         if self.watch.is_none() && !self.options.allow_network_filesystem {
             self.watch = self.start_watch();
         }
-        let mut scanner = self.scanner.take().unwrap_or_else(Scanner::new);
         let needs_preparation = !self.prepared || self.shared.cannot_write();
         let allow_network = self.options.allow_network_filesystem;
+        let scanner = self.scanner.take();
+        let (last_good, every) = (self.options.last_good.clone(), self.options.last_good_every);
         let shared = self.shared.clone();
         let began = Instant::now();
         let mut scan = tokio::task::spawn_blocking(move || {
+            let mut scanner = scanner.unwrap_or_else(|| Scanner::new(LastGood::load(last_good, every)));
             let found = look(&shared, &mut scanner, needs_preparation, allow_network);
             (scanner, found)
         });
@@ -283,6 +286,9 @@ fn look(shared: &Shared, scanner: &mut Scanner, prepare_it: bool, allow_network:
     };
     // A directory that went away meanwhile looks like an emptied one.
     let snapshot = scanned.and_then(|snapshot| shared.records.enter().map(|_| snapshot));
+    if let Ok(snapshot) = &snapshot {
+        scanner.keep(snapshot);
+    }
     // Directories that are missing are made by whoever writes there first: to make them here would race with an
     // operator who is removing them.
     let writable = std::iter::once(root.to_owned())
