@@ -77,6 +77,13 @@ impl Object {
         }
     }
 
+    /// A state that holds this object as another one has it, and nothing else.
+    fn alone(&self, state: &State) -> State {
+        let mut alone = State::default();
+        leave(&mut alone, state, self);
+        alone
+    }
+
     /// The device that it goes with.
     fn link<'a>(&'a self, state: &'a State) -> Option<&'a LinkName> {
         let of_nexthop = |id: &NexthopId| state.nexthops.get(id).map(|nexthop| &nexthop.link);
@@ -170,6 +177,8 @@ struct Fight {
     /// The last time that it was undone.
     last: Instant,
     wait: Duration,
+    /// The object as it was wanted then. Where something else is wanted now, that is done at once.
+    wanted: State,
 }
 
 impl Fight {
@@ -192,7 +201,10 @@ impl Repairs {
     /// What to ask of the kernel: what is wanted, but objects that are fought over stay as they are for now.
     pub(super) fn restrain(&self, wanted: State, found: &State, now: Instant) -> State {
         let mut state = wanted;
-        for object in self.fights.iter().filter(|(_, fight)| now < fight.next()).map(|(object, _)| object) {
+        let waits =
+            |(object, fight): &(&Object, &Fight)| now < fight.next() && object.same(&fight.wanted, &state);
+        let left: Vec<&Object> = self.fights.iter().filter(waits).map(|(object, _)| object).collect();
+        for object in left {
             leave(&mut state, found, object);
         }
         state
@@ -227,7 +239,8 @@ impl Repairs {
         }
         self.count(&undone, wanted, now, audit);
         // Over when the object has stood for two audits.
-        self.fights.retain(|_, fight| now < fight.next() + audit * 2);
+        self.fights
+            .retain(|object, fight| now < fight.next() + audit * 2 && object.same(&fight.wanted, wanted));
         self.touched = report
             .applied
             .iter()
@@ -271,6 +284,7 @@ impl Repairs {
     }
 
     fn count(&mut self, undone: &BTreeSet<Object>, wanted: &State, now: Instant, audit: Duration) {
+        let flapped = flapped(undone, wanted);
         for object in undone {
             // What went with its device or its nexthop was not undone for itself.
             let with_link =
@@ -282,7 +296,7 @@ impl Repairs {
             } else {
                 false
             };
-            if with_link || with_nexthop {
+            if with_link || with_nexthop || object.link(wanted).is_some_and(|link| flapped.contains(link)) {
                 continue;
             }
             if let Some(fight) = self.fights.get_mut(object) {
@@ -298,6 +312,7 @@ impl Repairs {
                     times: u64::try_from(times.len()).unwrap_or(u64::MAX),
                     last: now,
                     wait: FIRST_WAIT.min(audit),
+                    wanted: object.alone(wanted),
                 };
                 self.fights.insert(object.clone(), fight);
             }
@@ -308,6 +323,23 @@ impl Repairs {
             !times.is_empty() && !fights.contains_key(object)
         });
     }
+}
+
+/// Devices that lost all of their nexthops at once, and had several: the kernel takes them with the carrier, so that is
+/// nobody who fights with us.
+fn flapped(undone: &BTreeSet<Object>, wanted: &State) -> BTreeSet<LinkName> {
+    // Of a device: nexthops that are wanted, and those among them that were undone.
+    let mut counts: BTreeMap<&LinkName, (usize, usize)> = BTreeMap::new();
+    for (id, nexthop) in &wanted.nexthops {
+        let (all, gone) = counts.entry(&nexthop.link).or_default();
+        *all += 1;
+        *gone += usize::from(undone.contains(&Object::Nexthop(*id)));
+    }
+    counts
+        .into_iter()
+        .filter(|(_, (all, gone))| *all > 1 && all == gone)
+        .map(|(link, _)| link.clone())
+        .collect()
 }
 
 /// Logs repairs, each with what was undone.

@@ -201,7 +201,7 @@ fn what_the_kernel_refuses_is_undone_too_but_not_repaired() {
 fn the_rival_of_a_route_is_named_and_many_fights_are_summed_up() {
     let mut repairs = Repairs::default();
     for last in 0..=20 {
-        let fight = Fight { times: 5, last: Instant::now(), wait: FIRST_WAIT };
+        let fight = Fight { times: 5, last: Instant::now(), wait: FIRST_WAIT, wanted: State::default() };
         repairs.fights.insert(Object::Route(route(last)), fight);
     }
     let rival = vxlan::InstalledRoute {
@@ -215,4 +215,45 @@ fn the_rival_of_a_route_is_named_and_many_fights_are_summed_up() {
     assert_eq!(findings.len(), LISTED + 1);
     assert!(findings[0].message.contains("proto 12 (bird)"), "{}", findings[0].message);
     assert_eq!(findings[LISTED].message, "and 11 more objects");
+}
+
+#[test]
+fn what_is_wanted_otherwise_is_done_at_once_and_ends_the_fight() {
+    let mut test = Test::new();
+    test.pass(0, &wanted());
+    let object = Object::Route(route(2));
+    for time in 1..=5 {
+        test.pass(time * 1000, &without(&object));
+    }
+    assert_eq!(test.fights().len(), 1);
+    test.pass(5100, &without(&object));
+    assert_eq!(test.changes, 0, "the control: left alone");
+    let mut other = wanted();
+    other.routes.get_mut(&route(2)).unwrap().mtu = Some(1400);
+    test.pass_wanting(5200, &other, &without(&object));
+    assert_eq!(test.changes, 1);
+    assert_eq!(test.fights(), Vec::<String>::new());
+}
+
+#[test]
+fn a_device_that_loses_all_of_its_nexthops_at_once_has_no_opponent() {
+    let second = NexthopId(8);
+    let mut want = wanted();
+    let other = Gateway { address: [10, 244, 9, 0].into(), onlink: true };
+    want.nexthops.insert(second, Nexthop { gateway: other, link: tunnel() });
+    let lost = |ids: &[NexthopId]| {
+        let mut found = want.clone();
+        for id in ids {
+            leave(&mut found, &State::default(), &Object::Nexthop(*id));
+        }
+        found
+    };
+    for (ids, opponents) in [(&[NexthopId(7), second][..], 0), (&[second][..], 1)] {
+        let mut test = Test::new();
+        test.pass_wanting(0, &want, &want);
+        for time in 1..=8 {
+            assert!(test.pass_wanting(time * 1000, &want, &lost(ids)) > 0 || opponents == 1);
+        }
+        assert_eq!(test.fights().len(), opponents, "{ids:?}");
+    }
 }
