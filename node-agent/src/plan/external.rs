@@ -63,7 +63,10 @@ fn accept(
     prefix: IpNet,
     path: &LearnedRoute,
 ) -> Result<(), (&'static str, String)> {
+    // Blocks of pools that only others have configured, and our own without a pool, are routed too.
     let pools = world.config.pools.iter().map(|pool| pool.cidr);
+    let pools = pools.chain(world.snapshot.pools.keys().copied());
+    let own_blocks = world.held.iter().map(|block| block.net());
     let own = world.own.underlay;
     // A default route covers everything and overrules nothing: the pools have routes of their own.
     let default = prefix.prefix_len() == 0;
@@ -72,6 +75,9 @@ fn accept(
             "not-imported",
             format!("{prefix} overlaps the pool {pool}: blocks come from the store only"),
         ));
+    }
+    if !default && let Some(block) = own_blocks.into_iter().find(|block| overlap(*block, prefix)) {
+        return Err(("not-imported", format!("{prefix} overlaps {block}, a block of this node")));
     }
     if !default && let Some(address) = cluster.at.keys().find(|address| prefix.contains(*address)) {
         return Err((

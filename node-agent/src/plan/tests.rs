@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use vxlan::{RouteTarget, VxlanLink};
 
 use super::*;
-use crate::node::Claim;
+use crate::node::{Claim, PoolRecord};
 use crate::path::Reason;
 use crate::underlay::LocalAddress;
 
@@ -641,8 +641,12 @@ fn routes_from_outside_keep_out_of_the_cluster() {
     );
     scene.config.bgp.peers.push(outside(&["0.0.0.0/0"]));
     scene.established("tor", &[]);
+    // A pool that only other nodes have in their configuration.
+    let cidr = "172.20.0.0/16".parse().unwrap();
+    scene.snapshot.pools.insert(cidr, PoolRecord { cidr, block_prefix: 24, unknown: BTreeMap::new() });
     for (prefix, next_hop) in [
         ("0.0.0.0/0", "192.0.2.254"),
+        ("172.20.7.0/24", "192.0.2.254"),
         ("203.0.113.0/24", "192.0.2.254"),
         ("203.0.114.0/24", "203.0.113.1"),
         ("203.0.115.0/24", "192.0.2.2"),
@@ -667,6 +671,7 @@ fn routes_from_outside_keep_out_of_the_cluster() {
         [
             "10.0.0.0/8 not-imported",
             "10.244.2.0/25 not-imported",
+            "172.20.7.0/24 not-imported",
             "198.51.100.0/25 not-imported",
             "203.0.114.0/24 next-hop",
             "203.0.115.0/24 next-hop",
