@@ -127,6 +127,10 @@ async fn the_hold_timer_expires_when_a_peer_falls_silent() {
 
 #[tokio::test]
 async fn keepalives_hold_the_session_while_a_peer_takes_no_routes() {
+    // First: it takes longer than the session would wait.
+    let many: BTreeSet<ipnet::IpNet> = (0..200_000u32)
+        .map(|n| format!("10.{}.{}.{}/32", n >> 16 & 255, n >> 8 & 255, n & 255).parse().unwrap())
+        .collect();
     let (speaker, at) = waiting();
     let hold = Peer { max_prefixes: 10, ..peer(at[0], at[1], Role::Accept) };
     speaker.set_peers(one("fake", hold));
@@ -134,9 +138,6 @@ async fn keepalives_hold_the_session_while_a_peer_takes_no_routes() {
     // Small buffers at its end.
     socket2::SockRef::from(&fake.stream).set_recv_buffer_size(128 * 1024).unwrap();
     fake.establish(at[1]).await;
-    let many: BTreeSet<ipnet::IpNet> = (0..200_000u32)
-        .map(|n| format!("10.{}.{}.{}/32", n >> 16 & 255, n >> 8 & 255, n & 255).parse().unwrap())
-        .collect();
     speaker.announce(many.clone());
     // It talks for two hold times and reads nothing.
     for _ in 0..6 {

@@ -89,6 +89,8 @@ async fn each_live_key_takes_effect() {
     eventually(|| cluster.fabric.history().0.last().unwrap().hold_time == Duration::from_secs(30)).await;
     assert_eq!(cluster.fabric.history().1, [Shutdown::Cease(6)]);
     assert!(cluster.fabric.history().0.last().unwrap().restarting, "its forwarding state is kept");
+    // This fabric knows no graceful restart after a Cease.
+    cluster.path("n2", "n1", "native", "bgp").await;
     cluster.converged().await;
     assert!(!node.conditions().contains(&"ConfigRefused".to_owned()));
 }
