@@ -230,8 +230,11 @@ impl From<CommandError> for Refusal {
         let status = match error.code.as_str() {
             "invalid" => StatusCode::BAD_REQUEST,
             "not-found" => StatusCode::NOT_FOUND,
-            "fresh" | "exhausted" | "not-held" | "in-use" | "needed" | "last-block" => StatusCode::CONFLICT,
-            "store" => StatusCode::SERVICE_UNAVAILABLE,
+            "disabled" | "exhausted" | "fresh" | "in-use" | "last-block" | "needed" | "not-held"
+            | "own-node" => StatusCode::CONFLICT,
+            "busy" | "kernel" | "not-ready" | "state" | "store" | "unreadable" => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, body: ErrorBody::new(&error.code, error.message, error.hint) }

@@ -128,6 +128,9 @@ fn dispatch(cli: Cli) -> Result<Printed, Failure> {
     }
 }
 
+/// What still runs beside when a command is done: work on a disk that does not answer.
+const END_WITHIN: Duration = Duration::from_secs(1);
+
 /// Runs a future on a runtime of this thread.
 fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
@@ -138,5 +141,8 @@ fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failur
             "see the limits of this process",
         )
     })?;
-    runtime.block_on(future)
+    let result = runtime.block_on(future);
+    // A disk that hangs would keep the process for ever.
+    runtime.shutdown_timeout(END_WITHIN);
+    result
 }

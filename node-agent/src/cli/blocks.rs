@@ -21,7 +21,7 @@ pub(super) enum Command {
     /// Give one block of this node back.
     ///
     /// Other nodes leave it alone for `blocks.reuseAfter`, and this one does not take it again by itself before that.
-    /// Refused while routes or addresses of this node show that pods use it, and where `blocks.perNode` would claim
+    /// Refused while an interface of this node has an address in it or a route leads to it, and where `blocks.perNode` would claim
     /// another one in its place at once. A block that was lost to another node (`BlockLost`) is forgotten.
     Release {
         /// The block, a CIDR.

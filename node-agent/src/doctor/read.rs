@@ -93,20 +93,11 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
 }
 
 fn observe(config: &Config) -> Known<Observed> {
-    let failed =
-        |error: &dyn std::error::Error| format!("the kernel can't be read by netlink: {}", text_of(error));
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        format!("the kernel can't be read by netlink: {}", chain(error))
+    };
     let mut kernel = Kernel::open(daemon::marks(&config.kernel)).map_err(|error| failed(&error))?;
     kernel.observe(&[]).map_err(|error| failed(&error))
-}
-
-fn text_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn release() -> String {
