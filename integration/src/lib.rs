@@ -13,5 +13,6 @@ pub mod lab;
 pub mod labs;
 pub mod reach;
 pub mod screen;
+pub mod stream;
 pub mod topology;
 pub mod watch;

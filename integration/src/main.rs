@@ -4,11 +4,12 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::cluster::{ClusterError, Programs};
-use integration::{demo, echo, interrupt, labs};
+use integration::{demo, echo, interrupt, labs, stream};
 
 /// Many Pairway nodes on one machine, from a containerlab file, with no container engine.
 #[derive(Debug, Parser)]
@@ -66,6 +67,27 @@ enum Command {
         /// Addresses to ask.
         targets: Vec<IpAddr>,
     },
+    /// Take TCP streams on these addresses.
+    #[command(hide = true)]
+    Sink {
+        /// Addresses to listen on.
+        addresses: Vec<IpAddr>,
+    },
+    /// Stream to a sink by TCP, or to a responder by UDP at a rate.
+    #[command(hide = true)]
+    Stream {
+        /// The sink, or the responder.
+        target: IpAddr,
+        /// For how long, in seconds.
+        #[arg(long)]
+        seconds: u64,
+        /// Datagrams a second; TCP without it.
+        #[arg(long)]
+        udp: Option<u32>,
+        /// Size of a datagram.
+        #[arg(long, default_value_t = 1000)]
+        bytes: usize,
+    },
 }
 
 fn main() -> ExitCode {
@@ -102,6 +124,16 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Probe { targets } => {
             let answers = serde_json::to_string(&echo::probe(&targets))?;
             writeln!(io::stdout(), "{answers}")?;
+        }
+        Command::Sink { addresses } => stream::sink(&addresses).context("can't take streams")?,
+        Command::Stream { target, seconds, udp, bytes } => {
+            let duration = Duration::from_secs(seconds);
+            let streamed = match udp {
+                Some(rate) => stream::udp(target, duration, rate, bytes),
+                None => stream::tcp(target, duration),
+            };
+            let streamed = streamed.with_context(|| format!("can't stream to {target}"))?;
+            writeln!(io::stdout(), "{}", serde_json::to_string(&streamed)?)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ mod change;
 mod demo;
 mod firewall;
 mod lab;
+mod load;
 mod paths;
 mod repair;
 mod restart;

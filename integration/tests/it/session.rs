@@ -150,7 +150,13 @@ fn a_taken_port_179_is_a_condition_and_tunnels_go_on() {
     eventually("the condition", SETTLE, || {
         let status = cluster.status("n2").map_err(|err| err.to_string())?;
         let known = status.conditions.iter().any(|it| it.kind == "BgpPortInUse");
-        if known && status.ready { Ok(()) } else { Err(format!("{status:?}")) }
+        let other = cluster.status("n1").map_err(|err| err.to_string())?;
+        let pair = cluster.pair("n1", "n2", "ipv4").map_err(|err| err.to_string())?;
+        if known && status.ready && other.ready && pair.ready {
+            Ok(())
+        } else {
+            Err(format!("{status:?} {pair:?}"))
+        }
     })
     .unwrap();
     pods(&mut cluster, &nodes);
