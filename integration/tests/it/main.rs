@@ -14,5 +14,6 @@ mod repair;
 mod restart;
 mod session;
 mod support;
+mod underlay;
 mod upgrade;
 mod watch;
