@@ -3,8 +3,8 @@
 //! What is added goes in the order in which the kernel lets things lean on each other: devices, their settings,
 //! addresses, neighbours, FDB entries, the firewall, nexthops, routes, rules. What goes, goes in reverse and after everything
 //! that is added, so that a path is made before the old one is broken. Two things go early because they can't
-//! stand beside their successors: a device whose VNI, port or underlay family changes, and one of ours whose VNI
-//! and port another name needs.
+//! stand beside their successors: a device that can't be changed into the wanted one (VNI, port, underlay family, kind),
+//! and one of ours whose identity (VNI and port, local address of an IP tunnel) another name needs.
 //!
 //! The kernel takes things along by itself (see `effects`): the diff plays that on a copy of what was observed and
 //! puts back what is wanted.
@@ -20,17 +20,17 @@ use crate::effects;
 use crate::firewall::Table;
 use crate::state::{
     Address, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget,
-    Rule, State, VxlanLink,
+    Rule, State, TunnelLink,
 };
 use obstacles::Obstacles;
 
 /// One change of one kernel object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Create a device (with alias, `nolearning`, `addrgenmode none`, MTU, MAC, up).
-    AddLink(LinkName, VxlanLink),
-    /// Change MAC, MTU, local address, underlay device or the up state of a living device.
-    SetLink(LinkName, VxlanLink),
+    /// Create a device (with alias, `nolearning`, `addrgenmode none`, `accept_ra` 0, MTU, MAC, up).
+    AddLink(LinkName, TunnelLink),
+    /// Change MAC, MTU, local address, underlay device, bent settings or the up state of a living device.
+    SetLink(LinkName, TunnelLink),
     /// Delete a device, and with it all that hangs on it.
     DeleteLink(LinkName),
     /// Set `rp_filter` of a device (`IFLA_INET_CONF`).
@@ -146,13 +146,17 @@ impl Work<'_> {
     /// Deletes devices that can't stand beside what is wanted, then creates the missing ones.
     fn replace_links(&mut self) {
         let wanted = self.wanted;
-        let mut missing = Vec::new();
+        let (mut missing, mut claimed) = (Vec::new(), BTreeSet::new());
         for (name, link) in &wanted.links {
             if self.obstacles.link(name) {
                 continue;
             }
-            if self.now.links.get(name).is_none_or(|now| now.id() != link.id()) {
+            let now = self.now.links.get(name);
+            if now.is_none_or(|now| !now.can_become(link)) {
                 missing.push((name, link));
+            }
+            if now.is_none_or(|now| now.id() != link.id()) {
+                claimed.insert(link.id());
             }
         }
         let doomed: BTreeSet<LinkName> = self
@@ -160,10 +164,9 @@ impl Work<'_> {
             .links
             .iter()
             .filter(|(name, now)| {
-                let replaced = wanted.links.get(*name).is_some_and(|link| link.id() != now.id());
+                let replaced = wanted.links.get(*name).is_some_and(|link| !now.can_become(link));
                 let unwanted = !wanted.links.contains_key(*name);
-                !self.obstacles.link(name)
-                    && (replaced || unwanted && missing.iter().any(|(_, link)| link.id() == now.id()))
+                !self.obstacles.link(name) && (replaced || unwanted && claimed.contains(&now.id()))
             })
             .map(|(name, _)| name.clone())
             .collect();
@@ -214,9 +217,9 @@ impl Work<'_> {
             if self.obstacles.link(name) || now == link {
                 continue;
             }
-            let (mac, mtu, up) = (now.mac, now.mtu, now.up);
+            let (mac, mtu, up) = (now.mac(), now.mtu, now.up);
             let state = self.now.to_mut();
-            if mac != link.mac {
+            if mac != link.mac() {
                 effects::mac_changed(state, name);
             }
             if mtu != link.mtu {

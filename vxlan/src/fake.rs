@@ -9,6 +9,7 @@
 mod rules;
 mod world;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -21,8 +22,8 @@ use crate::effects;
 use crate::firewall::Netfilter;
 use crate::reconcile::{ApplyError, Dataplane, ObserveError};
 use crate::state::{
-    Forwarding, InstalledRoute, Interface, InterfaceAddress, LinkName, Mac, NexthopId, Observed, RouteKey,
-    State, VxlanId,
+    Forwarding, InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, Mac, NexthopId, Observed,
+    RouteKey, State, TunnelId, VxlanId,
 };
 use world::World;
 
@@ -269,10 +270,22 @@ impl FakeKernel {
     /// # Panics
     /// The name is not one.
     pub fn add_foreign_vxlan(&self, name: &str, id: VxlanId) {
+        self.add_foreign_tunnel(name, TunnelId::Vxlan(id));
+    }
+
+    /// Adds a foreign tunnel device.
+    ///
+    /// # Panics
+    /// The name is not one.
+    pub fn add_foreign_tunnel(&self, name: &str, id: TunnelId) {
         let link = link_name(name);
-        self.by_others(format!("VXLAN device {name} added"), |world| {
+        let kind = match id {
+            TunnelId::Vxlan(_) => "vxlan",
+            TunnelId::Ip { kind, .. } => kind.as_str(),
+        };
+        self.by_others(format!("{kind} device {name} added"), |world| {
             let index = world.next_index();
-            let device = Interface { vxlan: Some(id), ..interface(index, "vxlan", 1450, &[]) };
+            let device = Interface { tunnel: Some(id), ..interface(index, kind, 1450, &[]) };
             world.interfaces.insert(link, device);
         });
     }
@@ -375,6 +388,17 @@ impl FakeKernel {
         self.by_others(format!("forwarding: {forwarding:?}"), |world| world.forwarding = forwarding);
     }
 
+    /// Takes the module of a kind of IP tunnel out of this kernel, or puts it in. Devices that are there stay.
+    pub fn set_module(&self, kind: IpTunnel, there: bool) {
+        self.by_others(format!("module {kind}: {there}"), |world| {
+            if there {
+                world.lacking.remove(&kind)
+            } else {
+                world.lacking.insert(kind)
+            };
+        });
+    }
+
     /// Adds a default route over a device.
     ///
     /// # Panics
@@ -462,6 +486,10 @@ impl Dataplane for FakeKernel {
         Ok(inner.world.observe(watched))
     }
 
+    fn ip_tunnels(&mut self, asked: &BTreeSet<IpTunnel>) -> BTreeSet<IpTunnel> {
+        asked.difference(&self.lock().world.lacking).copied().collect()
+    }
+
     fn apply(&mut self, changes: &[Change]) -> Vec<Result<(), ApplyError>> {
         let mut inner = self.lock();
         changes.iter().map(|change| inner.apply(change)).collect()
@@ -509,7 +537,7 @@ fn interface(index: u32, kind: &str, mtu: u32, addresses: &[&str]) -> Interface 
         carrier: true,
         mtu,
         mac: (!kind.is_empty()).then_some(Mac([0x02, 0xfa, 0xce, b, c, d])),
-        vxlan: None,
+        tunnel: None,
         addresses: addresses.iter().map(|text| interface_address(text)).collect(),
     }
 }

@@ -22,7 +22,7 @@ mod watched;
 pub use diff::{Change, Conflict, Diff, SetChange, diff};
 pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Report, reconcile};
 pub use state::{
-    Address, FdbKey, Forwarding, Gateway, InstalledRoute, Interface, InterfaceAddress, LinkName,
-    LinkNameError, Mac, Marks, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget, Rule,
-    State, Vni, VxlanId, VxlanLink,
+    Address, FdbKey, Flaw, Forwarding, Gateway, InstalledRoute, Interface, InterfaceAddress, IpTunnel,
+    LinkName, LinkNameError, Mac, Marks, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey,
+    RouteTarget, Rule, Settings, State, TunnelId, TunnelKind, TunnelLink, Vni, Vxlan, VxlanId,
 };

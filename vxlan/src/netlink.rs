@@ -30,6 +30,7 @@ mod release;
 mod request;
 mod route;
 mod rule;
+mod sysctl;
 
 pub use kernel::{Kernel, Ports};
 pub use monitor::Monitor;

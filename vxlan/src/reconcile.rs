@@ -1,11 +1,12 @@
 //! Observe, diff, apply.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use ipnet::IpNet;
 
 use crate::diff::{Change, Conflict, diff};
-use crate::state::{Observed, State};
+use crate::state::{IpTunnel, Observed, State};
 
 /// A kernel, real or fake. Calls block: the agent runs them on a thread of their own, because a single send
 /// can take a second where there are many routes.
@@ -15,6 +16,10 @@ pub trait Dataplane: Send {
     /// # Errors
     /// The kernel refused a dump, or it was interrupted (`NLM_F_DUMP_INTR`) more often than we retry.
     fn observe(&mut self, watched: &[IpNet]) -> Result<Observed, ObserveError>;
+
+    /// Which of these kinds of IP tunnel there can be: those that the kernel has, or gets from a module that it loads when
+    /// asked. Loading one makes its fallback device (`tunl0`, `sit0`), so ask only for what is to be used.
+    fn ip_tunnels(&mut self, asked: &BTreeSet<IpTunnel>) -> BTreeSet<IpTunnel>;
 
     /// Applies changes in order, going on after a failure. One result per change, in the same order.
     fn apply(&mut self, changes: &[Change]) -> Vec<Result<(), ApplyError>>;

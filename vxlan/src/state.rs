@@ -12,6 +12,10 @@ use ipnet::IpNet;
 
 use crate::firewall::{Netfilter, Table};
 
+mod link;
+
+pub use link::{IpTunnel, Settings, TunnelId, TunnelKind, TunnelLink, Vni, Vxlan, VxlanId};
+
 /// How objects of ours are recognised in the kernel. Nothing without its mark is ever changed or deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marks {
@@ -94,21 +98,6 @@ impl fmt::Display for Mac {
     }
 }
 
-/// A VXLAN network identifier, 24 bits (RFC 7348 §5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Vni(pub u32);
-
-/// What two VXLAN devices of one namespace can't share: the kernel refuses the second with `EEXIST`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VxlanId {
-    /// Network identifier.
-    pub vni: Vni,
-    /// UDP destination port.
-    pub port: u16,
-    /// Whether the outer packets are IPv6; devices of different underlay families don't collide.
-    pub ipv6: bool,
-}
-
 /// The id of a nexthop object; one space per network namespace, shared with everybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NexthopId(pub u32);
@@ -117,12 +106,12 @@ pub struct NexthopId(pub u32);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// Tunnel devices by name.
-    pub links: BTreeMap<LinkName, VxlanLink>,
+    pub links: BTreeMap<LinkName, TunnelLink>,
     /// Addresses on our devices.
     pub addresses: BTreeSet<Address>,
-    /// Permanent neighbours on our devices: protocol address to Ethernet address.
+    /// Permanent neighbours on our VXLAN devices: protocol address to Ethernet address.
     pub neighbors: BTreeMap<NeighborKey, Mac>,
-    /// Forwarding database of our devices: inner Ethernet address to the remote underlay address (`NTF_SELF`, `NUD_PERMANENT`).
+    /// Forwarding database of our VXLAN devices: inner Ethernet address to the remote underlay address (`NTF_SELF`, `NUD_PERMANENT`).
     pub fdb: BTreeMap<FdbKey, IpAddr>,
     /// Nexthop objects.
     pub nexthops: BTreeMap<NexthopId, Nexthop>,
@@ -146,40 +135,57 @@ impl State {
         }
         self
     }
+
+    /// What a wanted state must not hold and the kernel would take: routes over one nexthop object with different MTUs,
+    /// and routes or nexthops that lean on something that is not wanted.
+    #[must_use]
+    pub fn flaws(&self) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        let mut mtus: BTreeMap<NexthopId, (RouteKey, Option<u32>)> = BTreeMap::new();
+        for (key, route) in &self.routes {
+            let RouteTarget::Nexthop(id) = route.target else { continue };
+            if !self.nexthops.contains_key(&id) {
+                flaws.push(Flaw::NexthopMissing { route: *key, id });
+            }
+            let (first, mtu) = *mtus.entry(id).or_insert((*key, route.mtu));
+            if mtu != route.mtu {
+                flaws.push(Flaw::MtusDiffer { id, routes: [first, *key] });
+            }
+        }
+        let on = |link: &LinkName| self.links.get(link).is_some_and(|link| link.vxlan().is_some());
+        let neighbors = self.neighbors.keys().map(|key| &key.link);
+        let entries = neighbors.chain(self.fdb.keys().map(|key| &key.link));
+        let stray: BTreeSet<&LinkName> = entries.filter(|link| !on(link)).collect();
+        flaws.extend(stray.into_iter().map(|link| Flaw::NoVxlanDevice { link: link.clone() }));
+        flaws
+    }
 }
 
-/// A VXLAN device (RFC 7348; `drivers/net/vxlan`), `nolearning`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VxlanLink {
-    /// Network identifier; can't be changed on a living device.
-    pub vni: Vni,
-    /// UDP destination port; can't be changed on a living device.
-    pub port: u16,
-    /// Underlay address of this node; its family is the device's and can't be changed on a living device.
-    pub local: IpAddr,
-    /// Underlay device.
-    pub underlay: LinkName,
-    /// Ethernet address of this VTEP.
-    pub mac: Mac,
-    /// MTU in bytes of the inner IP packet.
-    pub mtu: u32,
-    /// Administratively up.
-    pub up: bool,
-}
-
-impl VxlanLink {
-    /// What must be unique in the namespace, and what can't be changed on a living device.
-    #[must_use]
-    pub fn id(&self) -> VxlanId {
-        VxlanId { vni: self.vni, port: self.port, ipv6: self.local.is_ipv6() }
-    }
-
-    /// Bytes that VXLAN adds to an inner IP packet over an underlay of this address's family:
-    /// inner Ethernet 14 + VXLAN 8 + UDP 8 + outer IP 20 or 40.
-    #[must_use]
-    pub fn overhead(underlay: IpAddr) -> u32 {
-        if underlay.is_ipv4() { 50 } else { 70 }
-    }
+/// Something wrong with a wanted state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// A route leads to a nexthop object that is not wanted.
+    #[error("route {} leads to nexthop {}, which is not wanted", route.prefix, id.0)]
+    NexthopMissing {
+        /// The route.
+        route: RouteKey,
+        /// Its nexthop object.
+        id: NexthopId,
+    },
+    /// Two routes over one nexthop object have different MTUs: IPv4 would use that of whichever sends first.
+    #[error("routes {} and {} over nexthop {} have different MTUs", routes[0].prefix, routes[1].prefix, id.0)]
+    MtusDiffer {
+        /// The nexthop object.
+        id: NexthopId,
+        /// The routes.
+        routes: [RouteKey; 2],
+    },
+    /// Neighbours or forwarding entries on a device that is no wanted VXLAN device.
+    #[error("neighbours or forwarding entries on {link}, which is no wanted VXLAN device")]
+    NoVxlanDevice {
+        /// The device.
+        link: LinkName,
+    },
 }
 
 /// An address on a device of ours.
@@ -256,8 +262,9 @@ pub struct Route {
     pub target: RouteTarget,
     /// Preferred source address (`RTA_PREFSRC`).
     pub source: Option<IpAddr>,
-    /// `RTAX_MTU` in bytes, only where smaller than the device's. Routes over one nexthop object should have the same:
-    /// IPv4 keeps one cached destination per object, with the metrics of the route that was used first.
+    /// `RTAX_MTU` in bytes, only where smaller than the device's. Routes over one nexthop object have the
+    /// same ([`State::flaws`]): IPv4 keeps one cached destination per object, with the metrics of the route that was
+    /// used first.
     pub mtu: Option<u32>,
 }
 
@@ -374,7 +381,7 @@ fn protocol_name(protocol: u8) -> Option<&'static str> {
 pub struct Interface {
     /// Interface index.
     pub index: u32,
-    /// `IFLA_INFO_KIND`: `vxlan`, `veth`, `bridge`; empty for a physical device.
+    /// `IFLA_INFO_KIND`: `vxlan`, `ipip`, `veth`, `bridge`; empty for a physical device.
     pub kind: String,
     /// `ifalias`, empty if there is none.
     pub alias: String,
@@ -386,8 +393,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Ethernet address, if it is an Ethernet device.
     pub mac: Option<Mac>,
-    /// What it claims for itself alone, if it is a VXLAN device.
-    pub vxlan: Option<VxlanId>,
+    /// What it claims for itself alone, if it is a tunnel device.
+    pub tunnel: Option<TunnelId>,
     /// Addresses.
     pub addresses: Vec<InterfaceAddress>,
 }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use crate::fake::FakeKernel;
 use crate::firewall::{Firewall, Guard, Masquerade};
 use crate::state::{
-    Address, FdbKey, Gateway, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget,
-    Rule, State, Vni, VxlanLink,
+    Address, FdbKey, Gateway, IpTunnel, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Route, RouteKey,
+    RouteTarget, Rule, Settings, State, TunnelKind, TunnelLink, Vni, Vxlan,
 };
 
 pub(crate) fn link(name: &str) -> LinkName {
@@ -22,15 +22,14 @@ pub(crate) fn route_key(prefix: &str) -> RouteKey {
 
 /// A tunnel device with its address and nothing else.
 pub(crate) fn vx4() -> State {
-    let device = VxlanLink {
+    let kind = TunnelKind::Vxlan(Vxlan {
         vni: Vni(4096),
         port: 4789,
-        local: "192.0.2.1".parse().unwrap(),
         underlay: link("eth0"),
         mac: Mac([2, 0, 0, 0, 0, 1]),
-        mtu: 1450,
-        up: true,
-    };
+    });
+    let local = "192.0.2.1".parse().unwrap();
+    let device = TunnelLink { kind, local, mtu: 1450, up: true, settings: Settings::Ours };
     let address = Address { link: link("vx4"), address: "10.244.1.0/32".parse().unwrap() };
     State { links: [(link("vx4"), device)].into(), addresses: [address].into(), ..State::default() }
 }
@@ -39,6 +38,7 @@ pub(crate) fn vx4() -> State {
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
     devices: [Option<Device>; 2],
+    ip_tunnels: [Option<IpDevice>; 2],
     peers: BTreeMap<u8, Peer>,
     rules: BTreeSet<u8>,
     unreachable: bool,
@@ -60,9 +60,18 @@ struct Device {
     ipv6: bool,
 }
 
+/// One of each kind of IP tunnel.
+#[derive(Debug, Clone)]
+struct IpDevice {
+    name: u8,
+    local: u8,
+    mtu: u32,
+    up: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Peer {
-    /// 0 and 1: over that device; 2: native.
+    /// 0 and 1: over that device; 2: native; 3: IP in IP.
     path: u8,
     ids: u8,
     mac: u8,
@@ -80,9 +89,11 @@ pub(crate) fn arbitrary_spec() -> impl Strategy<Value = Spec> {
     let rules = prop::collection::btree_set(0u8..3, 0..3);
     let rp_filter = prop::option::of(prop_oneof![Just(0u8), Just(1), Just(2)]);
     let firewall = (prop::collection::btree_set(1u8..6, 0..5), any::<bool>(), any::<bool>());
-    (devices, peers, rules, any::<bool>(), rp_filter, firewall).prop_map(
-        |((a, b), peers, rules, unreachable, rp_filter, firewall)| Spec {
+    let ip = || prop::option::weighted(0.6, ip_device());
+    (devices, (ip(), ip()), peers, rules, any::<bool>(), rp_filter, firewall).prop_map(
+        |((a, b), (ipip, sit), peers, rules, unreachable, rp_filter, firewall)| Spec {
             devices: [a, b],
+            ip_tunnels: [ipip, sit],
             peers,
             rules,
             unreachable,
@@ -112,12 +123,18 @@ fn device() -> impl Strategy<Value = Device> {
     )
 }
 
+fn ip_device() -> impl Strategy<Value = IpDevice> {
+    let rare = || prop_oneof![4 => Just(0u8), 1 => Just(1u8)];
+    (rare(), rare(), prop_oneof![Just(1480u32), Just(1400)], prop::bool::weighted(0.9))
+        .prop_map(|(name, local, mtu, up)| IpDevice { name, local, mtu, up })
+}
+
 fn peer() -> impl Strategy<Value = Peer> {
     let rare = || prop_oneof![4 => Just(0u8), 1 => Just(1u8)];
     let metric = prop_oneof![3 => Just(0u32), 1 => Just(50)];
     let mtu = prop::option::of(prop_oneof![Just(1380u32), Just(1290)]);
     let blocks = prop::collection::btree_set(0u8..3, 0..3);
-    (0u8..3, rare(), rare(), rare(), blocks, any::<bool>(), any::<bool>(), metric, mtu).prop_map(
+    (0u8..4, rare(), rare(), rare(), blocks, any::<bool>(), any::<bool>(), metric, mtu).prop_map(
         |(path, ids, mac, remote, blocks, ipv4_over_ipv6, sourced, metric, mtu)| Peer {
             path,
             ids,
@@ -146,6 +163,13 @@ impl Spec {
                 Device { name, vni, port, up, ..mine.clone().unwrap_or(theirs) }
             });
         }
+        for (mine, theirs) in self.ip_tunnels.iter_mut().zip(&other.ip_tunnels) {
+            *mine = theirs.clone().map(|theirs| IpDevice {
+                local: mine.as_ref().map_or(theirs.local, |mine| mine.local),
+                mtu: mine.as_ref().map_or(theirs.mtu, |mine| mine.mtu),
+                ..theirs
+            });
+        }
         for (number, peer) in &mut self.peers {
             peer.ids = other.peers.get(number).map_or(peer.ids, |theirs| theirs.ids);
         }
@@ -157,6 +181,18 @@ impl Spec {
         for (index, device) in self.devices.iter().enumerate() {
             if let Some(device) = device {
                 device.add_to(&mut state, index);
+            }
+        }
+        for (kind, device) in IpTunnel::ALL.into_iter().zip(&self.ip_tunnels) {
+            if let Some(device) = device {
+                let link = TunnelLink {
+                    kind: TunnelKind::Ip(kind),
+                    local: underlay(false, 1 + device.local),
+                    mtu: device.mtu,
+                    up: device.up,
+                    settings: Settings::Ours,
+                };
+                state.links.insert(device.link(kind), link);
             }
         }
         for (number, peer) in &self.peers {
@@ -209,6 +245,17 @@ impl Spec {
                 (via(tunnel4, true), via(link_local, false))
             }
             Some(_) => return,
+            None if peer.path == 3 => {
+                let [Some(ipip), Some(sit)] = &self.ip_tunnels else { return };
+                if !ipip.up || !sit.up {
+                    return;
+                }
+                let via = |kind: IpTunnel, device: &IpDevice| {
+                    let address = kind.gateway(Ipv4Addr::new(192, 0, 2, 10 + number));
+                    Nexthop { gateway: Gateway { address, onlink: true }, link: device.link(kind) }
+                };
+                (via(IpTunnel::Ipip, ipip), via(IpTunnel::Sit, sit))
+            }
             None => {
                 let via = |ipv6| {
                     let gateway = Gateway { address: underlay(ipv6, 10 + number), onlink: false };
@@ -242,6 +289,16 @@ impl Spec {
     }
 }
 
+impl IpDevice {
+    fn link(&self, kind: IpTunnel) -> LinkName {
+        let names = match kind {
+            IpTunnel::Ipip => ["ipip", "ipiq"],
+            IpTunnel::Sit => ["sit", "siu"],
+        };
+        link(names[usize::from(self.name)])
+    }
+}
+
 impl Device {
     fn link(&self, index: usize) -> LinkName {
         link([["vx4", "vy4"], ["vx6", "vy6"]][index][usize::from(self.name)])
@@ -249,15 +306,14 @@ impl Device {
 
     fn add_to(&self, state: &mut State, index: usize) {
         let name = self.link(index);
-        let device = VxlanLink {
+        let kind = TunnelKind::Vxlan(Vxlan {
             vni: Vni(4096 + u32::from(self.vni)),
             port: 4789 + u16::from(self.port),
-            local: underlay(index == 1, 1 + self.local),
             underlay: link("eth0"),
             mac: Mac([2, 0, 0, 0, self.mac, 1]),
-            mtu: self.mtu,
-            up: self.up,
-        };
+        });
+        let local = underlay(index == 1, 1 + self.local);
+        let device = TunnelLink { kind, local, mtu: self.mtu, up: self.up, settings: Settings::Ours };
         for last in &self.ipv4 {
             let address = Ipv4Addr::new(10, 244, 200 + last, 0);
             state.addresses.insert(Address { link: name.clone(), address: IpAddr::V4(address).into() });

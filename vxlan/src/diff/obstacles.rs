@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::diff::Conflict;
 use crate::state::{
-    InstalledRoute, LinkName, NexthopId, Observed, RouteKey, RouteTarget, State, VxlanId, VxlanLink,
+    InstalledRoute, LinkName, NexthopId, Observed, RouteKey, RouteTarget, State, TunnelId, TunnelLink,
 };
 
 /// Foreign objects in our way, and the keys of ours that must be left as they are because of them.
@@ -49,7 +49,7 @@ impl Obstacles {
         self.routes.contains(key)
     }
 
-    fn look_at_link(&mut self, observed: &Observed, name: &LinkName, link: &VxlanLink) {
+    fn look_at_link(&mut self, observed: &Observed, name: &LinkName, link: &TunnelLink) {
         if observed.ours.links.get(name).is_some_and(|now| now.id() == link.id()) {
             return;
         }
@@ -66,18 +66,26 @@ impl Obstacles {
         let twin = observed
             .interfaces
             .iter()
-            .find(|(other, interface)| interface.vxlan == Some(link.id()) && foreign(other));
+            .find(|(other, interface)| interface.tunnel == Some(link.id()) && foreign(other));
         if let Some((other, interface)) = twin {
-            let VxlanId { vni, port, .. } = link.id();
+            let (what, hint) = match link.id() {
+                TunnelId::Vxlan(_) => (
+                    "VXLAN device",
+                    format!(
+                        "two devices can't share a VNI and a port: remove {other} or configure another vxlan.vni"
+                    ),
+                ),
+                TunnelId::Ip { .. } => (
+                    "tunnel device",
+                    format!(
+                        "two devices can't share a kind and a local address: remove {other}: ip link delete {other}"
+                    ),
+                ),
+            };
             self.block_link(
                 name,
-                format!(
-                    "VXLAN device {other} (alias {:?}) with VNI {} and port {port}",
-                    interface.alias, vni.0
-                ),
-                format!(
-                    "two devices can't share a VNI and a port: remove {other} or configure another vxlan.vni"
-                ),
+                format!("{what} {other} (alias {:?}) with {}", interface.alias, link.id()),
+                hint,
             );
         }
     }
@@ -121,7 +129,9 @@ impl Obstacles {
         }
     }
 
-    /// A foreign route of the same table and prefix wins over ours (smaller metric) or takes its place (equal).
+    /// A foreign route of the same table and prefix wins over ours (smaller metric) or takes its place (equal). Beside one
+    /// with the whole key of ours (`ip route prepend`, `append`) ours is left as it is: a replace asks for a key, and
+    /// the kernel takes whichever of the two comes first. A deletion names our protocol and hits ours alone.
     fn look_at_rival(&mut self, observed: &Observed, wanted: &State, rival: &InstalledRoute) {
         let key = rival.key;
         for (ours, _) in wanted.routes.range(key..=RouteKey { metric: u32::MAX, ..key }) {
@@ -133,8 +143,8 @@ impl Obstacles {
                     key.prefix, key.table, rival.protocol, key.metric
                 ),
             });
-            // One of ours that stands already stays under our care.
-            if !observed.ours.routes.contains_key(ours) {
+            // One of ours that stands already stays under our care, unless we can't write to it alone.
+            if *ours == key || !observed.ours.routes.contains_key(ours) {
                 self.routes.insert(*ours);
             }
         }

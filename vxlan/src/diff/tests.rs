@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fake::{FakeKernel, Kind as K, errno};
 use crate::reconcile::{Dataplane, Report, reconcile};
-use crate::state::{Gateway, InstalledRoute, VxlanId};
+use crate::state::{Gateway, InstalledRoute, IpTunnel, Settings, TunnelId, TunnelKind};
 use crate::testing::{Spec, arbitrary_spec, link, route_key, vx4};
 
 fn pass(kernel: &FakeKernel, wanted: &State) -> Report {
@@ -94,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn drift_is_repaired_in_one_pass(spec in arbitrary_spec(), hits in prop::collection::vec((0u8..10, any::<prop::sample::Index>()), 1..6)) {
+    fn drift_is_repaired_in_one_pass(spec in arbitrary_spec(), hits in prop::collection::vec((0u8..11, any::<prop::sample::Index>()), 1..6)) {
         let kernel = Spec::node();
         let wanted = spec.state();
         let _ = pass(&kernel, &wanted);
@@ -111,7 +111,7 @@ proptest! {
     fn foreign_objects_are_reported_and_never_touched(
         a in arbitrary_spec(),
         b in arbitrary_spec(),
-        plants in prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 1..4),
+        plants in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 1..4),
     ) {
         let kernel = Spec::node();
         let _ = pass(&kernel, &a.state());
@@ -186,6 +186,16 @@ fn drift(kernel: &FakeKernel, what: u8, index: prop::sample::Index) {
                 _ => table.chains.values_mut().for_each(|chain| chain.rules.clear()),
             }
         }),
+        9 => {
+            if let Some(name) = device(kernel) {
+                let bent = [Settings::Bent, Settings::Alien][index.index(2)];
+                kernel.tamper("settings bent", |state| {
+                    if let Some(link) = state.links.get_mut(&name) {
+                        link.settings = bent;
+                    }
+                });
+            }
+        }
         _ => kernel.tamper("a plain route with our mark", |state| {
             if let Some(route) = state.routes.values_mut().next() {
                 route.target = RouteTarget::Other;
@@ -212,11 +222,11 @@ fn plant(kernel: &FakeKernel, wanted: &State, what: u8, index: prop::sample::Ind
                 state.links.get(*name).is_none_or(|now| now.id() != link.id())
                     && state.links.values().all(|now| now.id() != link.id())
             });
-            let ids: Vec<VxlanId> = free.map(|(_, link)| link.id()).collect();
+            let ids: Vec<TunnelId> = free.map(|(_, link)| link.id()).collect();
             if ids.is_empty() {
                 return false;
             }
-            kernel.add_foreign_vxlan("flannel.1", ids[index.index(ids.len())]);
+            kernel.add_foreign_tunnel("flannel.1", ids[index.index(ids.len())]);
             true
         }
         2 => {
@@ -225,8 +235,11 @@ fn plant(kernel: &FakeKernel, wanted: &State, what: u8, index: prop::sample::Ind
             kernel.add_foreign_nexthop(id);
             true
         }
-        _ => {
-            let keys: Vec<_> = wanted.routes.keys().filter(|key| !state.routes.contains_key(key)).collect();
+        what => {
+            // Where there is none of ours, and beside one of ours.
+            let beside = what == 4;
+            let keys: Vec<_> =
+                wanted.routes.keys().filter(|key| state.routes.contains_key(key) == beside).collect();
             let Some(key) = (!keys.is_empty()).then(|| *keys[index.index(keys.len())]) else { return false };
             kernel.add_foreign_route(InstalledRoute {
                 key,
@@ -312,7 +325,7 @@ fn a_device_whose_vni_changes_is_replaced_with_all_that_hangs_on_it() {
     let kernel = Spec::node();
     let _ = pass(&kernel, &tunnelled());
     let mut wanted = tunnelled();
-    wanted.links.values_mut().for_each(|link| link.vni.0 += 1);
+    wanted.links.values_mut().filter_map(TunnelLink::vxlan_mut).for_each(|vxlan| vxlan.vni.0 += 1);
     let report = pass(&kernel, &wanted);
     assert!(report.failures.is_empty());
     let mut count = BTreeMap::new();
@@ -329,7 +342,7 @@ fn a_peer_that_turns_native_while_its_device_is_replaced_loses_no_route() {
     let kernel = Spec::node();
     let _ = pass(&kernel, &tunnelled());
     let mut wanted = native();
-    wanted.links.values_mut().for_each(|link| link.vni.0 += 1);
+    wanted.links.values_mut().filter_map(TunnelLink::vxlan_mut).for_each(|vxlan| vxlan.vni.0 += 1);
     let report = pass(&kernel, &wanted);
     let routes = report.applied.iter().filter(|change| K::of(change) == K::Route);
     assert_eq!(routes.count(), 0, "{:#?}", report.applied);
@@ -383,6 +396,124 @@ fn a_foreign_route_that_would_win_is_a_conflict_and_a_worse_one_is_not() {
         assert_eq!(report.conflicts.len(), conflicts, "metric {metric}");
         assert_eq!(kernel.state().routes.len(), 1 - conflicts, "metric {metric}");
     }
+}
+
+#[test]
+fn beside_a_foreign_route_of_its_key_a_route_is_left_as_it_is_and_can_still_go() {
+    let kernel = Spec::node();
+    let _ = pass(&kernel, &tunnelled());
+    let key = route_key("10.244.7.0/24");
+    kernel.add_foreign_route(InstalledRoute { key, protocol: 12, link: None, gateway: None });
+    let watchful = |wanted: &State| {
+        let mut handle = kernel.clone();
+        let observed = handle.observe(&[key.prefix]).unwrap();
+        reconcile(&mut handle, &observed, wanted)
+    };
+    let mut wanted = tunnelled();
+    wanted.routes.values_mut().for_each(|route| route.mtu = Some(1300));
+    let report = watchful(&wanted);
+    let written: Vec<_> = report.applied.iter().map(ToString::to_string).collect();
+    assert_eq!(written, ["set route 10.244.17.0/24 in table 254"]);
+    assert_eq!(report.conflicts.len(), 1);
+    // The pair still moves, by its nexthop object.
+    let mut wanted = native();
+    wanted.routes.values_mut().for_each(|route| route.mtu = Some(1300));
+    assert!(matches!(watchful(&wanted).applied.as_slice(), [Change::SetNexthop(..)]));
+    let report = watchful(&State::default());
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    assert!(kernel.state().routes.is_empty());
+    assert_eq!(kernel.observed(&[key.prefix]).foreign_routes.len(), 1);
+
+    let _ = watchful(&tunnelled());
+    assert!(!kernel.state().routes.contains_key(&key), "the way is not free");
+    kernel.remove_foreign_route(key);
+    let _ = watchful(&tunnelled());
+    assert!(kernel.state().routes.contains_key(&key), "it is");
+}
+
+/// An IP tunnel beside the VXLAN device, and a peer's next hop in it.
+fn with_ipip() -> State {
+    let mut state = tunnelled();
+    let device = TunnelLink {
+        kind: TunnelKind::Ip(IpTunnel::Ipip),
+        local: "192.0.2.1".parse().unwrap(),
+        mtu: 1480,
+        up: true,
+        settings: Settings::Ours,
+    };
+    state.links.insert(link("ipip"), device);
+    state
+}
+
+fn through_ipip() -> State {
+    let mut state = with_ipip();
+    let gateway = Gateway { address: "192.0.2.17".parse().unwrap(), onlink: true };
+    state.nexthops.insert(NexthopId(7), Nexthop { gateway, link: link("ipip") });
+    state
+}
+
+#[test]
+fn a_peer_moves_between_all_paths_by_one_message() {
+    let kernel = Spec::node();
+    let mut native = native();
+    native.links = with_ipip().links;
+    let _ = pass(&kernel, &with_ipip());
+    for wanted in [through_ipip(), native.clone(), through_ipip(), with_ipip(), native] {
+        let applied = pass(&kernel, &wanted).applied;
+        assert!(matches!(applied.as_slice(), [Change::SetNexthop(..)]), "{applied:#?}");
+    }
+}
+
+#[test]
+fn an_ip_tunnel_follows_its_local_address_and_loses_nothing() {
+    let kernel = Spec::node();
+    let _ = pass(&kernel, &through_ipip());
+    let mut wanted = through_ipip();
+    wanted.links.get_mut(&link("ipip")).unwrap().local = "192.0.2.9".parse().unwrap();
+    assert!(matches!(pass(&kernel, &wanted).applied.as_slice(), [Change::SetLink(..)]));
+    // A stray of ours with the address that is wanted elsewhere goes first.
+    kernel.rename_interface("ipip", "stray0");
+    let report = pass(&kernel, &through_ipip());
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    kernel.rename_interface("ipip", "stray0");
+    let mut both = wanted.clone();
+    both.links.insert(link("stray0"), through_ipip().links[&link("ipip")].clone());
+    let _ = pass(&kernel, &both);
+    let report = pass(&kernel, &through_ipip());
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    assert!(holds(&kernel, &through_ipip()).is_ok());
+}
+
+#[test]
+fn settings_are_set_back_where_they_can_be_and_else_the_device_is_made_anew() {
+    for (settings, replaced) in [(Settings::Bent, false), (Settings::Alien, true)] {
+        for name in ["vx4", "ipip"] {
+            let kernel = Spec::node();
+            let _ = pass(&kernel, &with_ipip());
+            kernel.tamper("settings", |state| state.links.get_mut(&link(name)).unwrap().settings = settings);
+            let report = pass(&kernel, &with_ipip());
+            assert!(report.failures.is_empty());
+            let first = &report.applied[0];
+            assert_eq!(matches!(first, Change::DeleteLink(_)), replaced, "{name} {settings:?}: {first:?}");
+            assert!(replaced || report.applied.len() == 1, "nothing else is touched");
+            assert!(holds(&kernel, &with_ipip()).is_ok());
+        }
+    }
+}
+
+#[test]
+fn a_foreign_tunnel_with_our_local_address_is_a_conflict_and_the_fallback_device_is_none() {
+    let kernel = Spec::node();
+    let id = |local: &str| TunnelId::Ip { kind: IpTunnel::Ipip, local: local.parse().unwrap() };
+    kernel.add_foreign_tunnel("tunl0", id("0.0.0.0"));
+    kernel.add_foreign_tunnel("theirs", id("192.0.2.1"));
+    let report = pass(&kernel, &through_ipip());
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    assert_eq!(report.conflicts.len(), 1);
+    assert!(report.conflicts[0].found.starts_with("tunnel device theirs"), "{:?}", report.conflicts);
+    kernel.remove_interface("theirs");
+    assert!(pass(&kernel, &through_ipip()).conflicts.is_empty());
+    assert!(holds(&kernel, &through_ipip()).is_ok());
 }
 
 #[test]

@@ -6,8 +6,8 @@ use crate::diff::{Change, SetChange};
 use crate::effects;
 use crate::firewall::SetKey;
 use crate::state::{
-    Address, FdbKey, Gateway, LinkName, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget,
-    VxlanLink,
+    Address, FdbKey, Gateway, IpTunnel, LinkName, NeighborKey, Nexthop, NexthopId, Route, RouteKey,
+    RouteTarget, Settings, TunnelKind, TunnelLink, Vxlan,
 };
 
 use super::errno::{
@@ -18,6 +18,8 @@ use super::world::{Device, World};
 
 /// The smallest MTU of an Ethernet device (`ETH_MIN_MTU`).
 const ETH_MIN_MTU: u32 = 68;
+/// The largest IP packet.
+const IP_MAX_MTU: u32 = 0xfff8;
 
 type Answer = Result<(), i32>;
 
@@ -42,6 +44,9 @@ impl World {
             Change::SetFdb(key, remote) => self.set_fdb(key, *remote),
             Change::DeleteFdb(key) => {
                 self.our_device(&key.link)?;
+                if self.ours.links.get(&key.link).is_some_and(|link| link.vxlan().is_none()) {
+                    return Err(EINVAL);
+                }
                 self.ours.fdb.remove(key).map(drop).ok_or(ENOENT)
             }
             Change::AddNexthop(id, nexthop) => self.add_nexthop(*id, nexthop),
@@ -103,52 +108,64 @@ impl World {
         if self.ours.links.contains_key(name) { Ok(device) } else { Err(EPERM) }
     }
 
-    fn add_link(&mut self, name: &LinkName, link: &VxlanLink) -> Answer {
-        let underlay = self.device(&link.underlay).ok_or(ENODEV)?;
+    fn add_link(&mut self, name: &LinkName, link: &TunnelLink) -> Answer {
+        if matches!(&link.kind, TunnelKind::Ip(kind) if self.lacking.contains(kind)) {
+            return Err(EOPNOTSUPP);
+        }
+        let largest = self.largest_mtu(link)?;
         if self.device(name).is_some() {
             return Err(EEXIST);
         }
-        let id = link.id();
-        let taken = self.interfaces.values().any(|interface| interface.vxlan == Some(id))
-            || self.ours.links.values().any(|other| other.id() == id);
-        if taken {
+        if self.claimed(link, name) {
             return Err(EEXIST);
         }
-        // At creation a large MTU is cut without a word.
-        let mtu = link.mtu.min(largest_mtu(underlay, link));
+        let mtu = match link.kind {
+            // At creation a large MTU is cut without a word.
+            TunnelKind::Vxlan(_) => link.mtu.min(largest),
+            TunnelKind::Ip(_) if (smallest_mtu(link)..=largest).contains(&link.mtu) => link.mtu,
+            TunnelKind::Ip(_) => return Err(EINVAL),
+        };
         let index = self.next_index();
         self.indices.insert(name.clone(), index);
         self.announced_mtu.insert(name.clone(), mtu);
-        self.ours.links.insert(name.clone(), VxlanLink { mtu, ..link.clone() });
+        self.ours.links.insert(name.clone(), TunnelLink { mtu, settings: Settings::Ours, ..link.clone() });
         self.ours.rp_filter.insert(name.clone(), 0);
         Ok(())
     }
 
+    /// Whether another device has what this one claims for itself alone.
+    fn claimed(&self, link: &TunnelLink, name: &LinkName) -> bool {
+        let id = link.id();
+        self.interfaces.values().any(|interface| interface.tunnel == Some(id))
+            || self.ours.links.iter().any(|(other, link)| other != name && link.id() == id)
+    }
+
     /// In the order in which the kernel goes through a request; what came before an error stays.
-    fn set_link(&mut self, name: &LinkName, link: &VxlanLink) -> Answer {
+    fn set_link(&mut self, name: &LinkName, link: &TunnelLink) -> Answer {
         self.our_device(name)?;
-        let now = self.ours.links.get(name).ok_or(ENODEV)?;
-        if now.id() != link.id() {
+        let now = self.ours.links.get(name).ok_or(ENODEV)?.clone();
+        if !now.can_become(link) {
             return Err(EOPNOTSUPP);
         }
-        let (mac, mtu, up) = (now.mac, now.mtu, now.up);
-        let moved = now.underlay != link.underlay;
-        let underlay = self.device(&link.underlay).ok_or(ENODEV)?;
-        let largest = largest_mtu(underlay, link);
+        let largest = self.largest_mtu(link)?;
+        if now.id() != link.id() && self.claimed(link, name) {
+            return Err(EEXIST);
+        }
         // With its underlay changed, a device gets its MTU cut without a word, not even to IPv6.
-        let cut = if moved { mtu.min(largest) } else { mtu };
-        let mut new = VxlanLink { mtu: cut, up, ..link.clone() };
-        if mac != link.mac {
+        let moved = now.vxlan().map(|v| &v.underlay) != link.vxlan().map(|v| &v.underlay);
+        let cut = if moved { now.mtu.min(largest) } else { now.mtu };
+        let mut new = TunnelLink { mtu: cut, up: now.up, settings: Settings::Ours, ..link.clone() };
+        if now.mac() != link.mac() {
             effects::mac_changed(&mut self.ours, name);
         }
-        let fits = link.mtu == cut || (ETH_MIN_MTU..=largest).contains(&link.mtu);
+        let fits = link.mtu == cut || (smallest_mtu(link)..=largest).contains(&link.mtu);
         if fits {
             if link.mtu != cut {
                 self.announce_mtu(name, link.mtu);
                 new.mtu = link.mtu;
             }
             new.up = link.up;
-            if up && !link.up {
+            if now.up && !link.up {
                 effects::link_down(&mut self.ours, name);
             }
         }
@@ -202,9 +219,23 @@ impl World {
         Ok(())
     }
 
+    /// The largest MTU of a tunnel: of VXLAN what fits its underlay (`vxlan_config_apply`), else what IP can have.
+    fn largest_mtu(&self, link: &TunnelLink) -> Result<u32, i32> {
+        let overhead = link.kind.overhead(link.local);
+        Ok(match &link.kind {
+            TunnelKind::Vxlan(Vxlan { underlay, .. }) => {
+                self.device(underlay).ok_or(ENODEV)?.mtu.saturating_sub(overhead).max(ETH_MIN_MTU)
+            }
+            TunnelKind::Ip(_) => IP_MAX_MTU - overhead,
+        })
+    }
+
     fn set_fdb(&mut self, key: &FdbKey, remote: IpAddr) -> Answer {
         self.our_device(&key.link)?;
         let device = self.ours.links.get(&key.link).ok_or(ENODEV)?;
+        if device.vxlan().is_none() {
+            return Err(EINVAL);
+        }
         if device.local.is_ipv4() != remote.is_ipv4() {
             return Err(EAFNOSUPPORT);
         }
@@ -320,7 +351,7 @@ impl World {
 
     fn set_route(&mut self, key: RouteKey, route: &Route) -> Answer {
         self.check_route(key, route)?;
-        // A replace takes a foreign route of the same key without asking: the diff must not.
+        // A replace takes a foreign route of the same key without asking, if it comes before ours: the diff must not.
         if self.routes.remove(&key).is_none() && !self.ours.routes.contains_key(&key) {
             return Err(ENOENT);
         }
@@ -355,7 +386,10 @@ impl World {
     }
 }
 
-/// `vxlan_config_apply`: the largest MTU of a tunnel over this device.
-fn largest_mtu(underlay: Device, link: &VxlanLink) -> u32 {
-    underlay.mtu.saturating_sub(VxlanLink::overhead(link.local)).max(ETH_MIN_MTU)
+/// The smallest MTU of a tunnel: that of Ethernet, of IPv6 for what carries only IPv6.
+fn smallest_mtu(link: &TunnelLink) -> u32 {
+    match link.kind {
+        TunnelKind::Ip(IpTunnel::Sit) => effects::IPV6_MIN_MTU,
+        TunnelKind::Ip(IpTunnel::Ipip) | TunnelKind::Vxlan(_) => ETH_MIN_MTU,
+    }
 }

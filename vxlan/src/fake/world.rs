@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use crate::effects::{self, MAIN};
 use crate::firewall::Netfilter;
 use crate::state::{
-    Address, Forwarding, InstalledRoute, Interface, InterfaceAddress, LinkName, NexthopId, Observed, Route,
-    RouteKey, RouteTarget, State, VxlanLink,
+    Address, Forwarding, InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, NexthopId,
+    Observed, Route, RouteKey, RouteTarget, State, TunnelLink,
 };
 use crate::watched::Watched;
 
@@ -37,6 +37,8 @@ pub(super) struct World {
     pub(super) forwarding: Forwarding,
     /// nftables beside our table.
     pub(super) netfilter: Netfilter,
+    /// Kinds of IP tunnel that this kernel has no module for.
+    pub(super) lacking: BTreeSet<IpTunnel>,
     last_index: u32,
 }
 
@@ -127,13 +129,13 @@ impl World {
             let addresses = self.ours.addresses.iter().filter(|a| a.link == *name);
             let interface = Interface {
                 index: self.indices.get(name).copied().unwrap_or(0),
-                kind: "vxlan".to_owned(),
+                kind: link.kind.as_str().to_owned(),
                 alias: ALIAS.to_owned(),
                 up: link.up,
                 carrier: link.up,
                 mtu: link.mtu,
-                mac: Some(link.mac),
-                vxlan: Some(link.id()),
+                mac: link.mac(),
+                tunnel: Some(link.id()),
                 addresses: addresses
                     .map(|a| InterfaceAddress { address: a.address, unfit: false, local_scope: false })
                     .collect(),
@@ -143,13 +145,13 @@ impl World {
         shown
     }
 
-    /// Deletes a device; tunnels over it go with it.
+    /// Deletes a device; VXLAN tunnels over it go with it.
     pub(super) fn remove_interface(&mut self, link: &LinkName) {
         let tunnels: Vec<LinkName> = self
             .ours
             .links
             .iter()
-            .filter(|(name, tunnel)| tunnel.underlay == *link && *name != link)
+            .filter(|(name, tunnel)| tunnel.vxlan().is_some_and(|v| v.underlay == *link) && *name != link)
             .map(|(name, _)| name.clone())
             .collect();
         for tunnel in tunnels {
@@ -180,7 +182,10 @@ impl World {
         let ours = &mut self.ours;
         move_key(&mut ours.links, from, to);
         move_key(&mut ours.rp_filter, from, to);
-        ours.links.values_mut().for_each(|link: &mut VxlanLink| rename(&mut link.underlay));
+        ours.links
+            .values_mut()
+            .filter_map(TunnelLink::vxlan_mut)
+            .for_each(|vxlan| rename(&mut vxlan.underlay));
         ours.nexthops.values_mut().for_each(|nexthop| rename(&mut nexthop.link));
         ours.addresses = std::mem::take(&mut ours.addresses)
             .into_iter()

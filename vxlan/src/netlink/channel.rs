@@ -92,15 +92,17 @@ impl Channel {
         body: &[u8],
         mut each: impl FnMut(u16, &[u8]),
     ) -> io::Result<()> {
+        self.read_dump(kind, body)?.messages().for_each(|(kind, body)| each(kind, body));
+        Ok(())
+    }
+
+    /// The same, to go through it more than once.
+    pub(super) fn read_dump(&mut self, kind: u16, body: &[u8]) -> io::Result<Dumped> {
         for _ in 0..DUMP_ATTEMPTS {
-            let datagrams = match self.try_dump(kind, body) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                other => other?,
-            };
-            for datagram in &datagrams {
-                messages(datagram).filter(|m| m.kind > NLMSG_DONE).for_each(|m| each(m.kind, m.body));
+            match self.try_dump(kind, body) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => return other.map(Dumped),
             }
-            return Ok(());
         }
         let why = format!("the kernel changed during each of {DUMP_ATTEMPTS} dumps");
         Err(io::Error::new(ErrorKind::Interrupted, why))
@@ -219,6 +221,18 @@ impl Channel {
     fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
+    }
+}
+
+/// A dump that was read whole: its datagrams.
+#[derive(Debug)]
+pub(super) struct Dumped(Vec<Vec<u8>>);
+
+impl Dumped {
+    /// Type and body of every message.
+    pub(super) fn messages(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        let all = self.0.iter().flat_map(|datagram| messages(datagram));
+        all.filter(|message| message.kind > NLMSG_DONE).map(|message| (message.kind, message.body))
     }
 }
 

@@ -1,6 +1,6 @@
 //! [`Kernel`]: the real data plane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use ipnet::IpNet;
@@ -8,14 +8,18 @@ use ipnet::IpNet;
 use crate::diff::Change;
 use crate::effects::IPV6_MIN_MTU;
 use crate::reconcile::{ApplyError, Dataplane, ObserveError};
-use crate::state::{LinkName, Marks, Observed, VxlanLink};
+use crate::state::{IpTunnel, LinkName, Marks, Observed, TunnelKind, TunnelLink};
 
 use super::channel::Channel;
 use super::link::Link;
 use super::nft::Nft;
 use super::observe::{is_ours, links, observe};
 use super::request::Request;
-use super::{address, link, neighbor, nexthop, route, rule};
+use super::{address, link, neighbor, nexthop, route, rule, sysctl};
+
+/// Indices that we choose for devices begin here. Those that the kernel gives count up from 1: so no device comes by one
+/// of ours between our look and our request, and gets what is meant for ours, the mark above all.
+const INDEX_BASE: u32 = 1 << 20;
 
 /// How often a device is created anew because somebody took the index that we had chosen.
 const INDEX_ATTEMPTS: usize = 4;
@@ -30,6 +34,8 @@ pub struct Kernel {
     channel: Channel,
     nft: Nft,
     marks: Marks,
+    /// Whether files of `/proc/sys` can be written: not in a container, where they are mounted read-only.
+    sysctl: bool,
     /// The highest index that we have chosen for a device: none is used twice, as the kernel itself does it.
     last_index: u32,
 }
@@ -41,7 +47,7 @@ impl Kernel {
     /// Netlink is not to be had.
     pub fn open(marks: Marks) -> io::Result<Self> {
         let nft = Nft::open(&marks.firewall_table, &marks.ifalias);
-        Ok(Self { channel: Channel::open()?, nft, marks, last_index: 0 })
+        Ok(Self { channel: Channel::open()?, nft, marks, sysctl: sysctl::writable(), last_index: 0 })
     }
 
     /// The port ids of the sockets that write: [`super::Monitor`] leaves out what they caused.
@@ -60,11 +66,15 @@ pub struct Ports {
 
 impl Dataplane for Kernel {
     fn observe(&mut self, watched: &[IpNet]) -> Result<Observed, ObserveError> {
-        let mut observed = observe(&mut self.channel, &self.marks, watched)?;
+        let mut observed = observe(&mut self.channel, &self.marks, watched, self.sysctl)?;
         let nftables = self.nft.observe();
         (observed.ours.firewall, observed.netfilter) =
             nftables.map_err(|source| ObserveError { what: "nftables", source })?;
         Ok(observed)
+    }
+
+    fn ip_tunnels(&mut self, asked: &BTreeSet<IpTunnel>) -> BTreeSet<IpTunnel> {
+        asked.iter().copied().filter(|kind| knows(&mut self.channel, *kind)).collect()
     }
 
     fn apply(&mut self, changes: &[Change]) -> Vec<Outcome> {
@@ -73,9 +83,10 @@ impl Dataplane for Kernel {
         }
         match Devices::read(&mut self.channel) {
             Ok(devices) => {
-                let Self { channel, nft, marks, last_index } = self;
+                let Self { channel, nft, marks, sysctl, last_index } = self;
                 let (queue, results) = (Vec::new(), Vec::new());
-                Apply { channel, nft, marks, last_index, devices, queue, results }.run(changes)
+                let sysctl = *sysctl;
+                Apply { channel, nft, marks, sysctl, last_index, devices, queue, results }.run(changes)
             }
             Err(error) => vec![Err(from_io(&error)); changes.len()],
         }
@@ -99,6 +110,12 @@ impl Devices {
         if is_ours(link, marks) { Ok(link) } else { Err(not_ours(name)) }
     }
 
+    /// The name of a device; one that is not there has its number for a name.
+    fn name(&self, index: u32) -> Option<LinkName> {
+        let found = self.0.values().find(|link| link.index == index).map(|link| link.name.clone());
+        found.or_else(|| format!("if{index}").parse().ok())
+    }
+
     fn highest_index(&self) -> u32 {
         self.0.values().map(|link| link.index).max().unwrap_or(0)
     }
@@ -110,6 +127,7 @@ struct Apply<'a> {
     channel: &'a mut Channel,
     nft: &'a mut Nft,
     marks: &'a Marks,
+    sysctl: bool,
     last_index: &'a mut u32,
     devices: Devices,
     queue: Vec<(usize, Request)>,
@@ -214,21 +232,35 @@ impl Apply<'_> {
         })
     }
 
-    fn add_link(&mut self, name: &LinkName, new: &VxlanLink) -> Outcome {
+    fn add_link(&mut self, name: &LinkName, new: &TunnelLink) -> Outcome {
+        if let TunnelKind::Ip(kind) = new.kind {
+            // The module makes a device of its own as it is loaded, which would take the index that we choose.
+            knows(self.channel, kind);
+            self.reread()?;
+        }
         let mut attempts = 1;
         loop {
-            let underlay = self.devices.index(&new.underlay)?;
-            let index = self.devices.highest_index().max(*self.last_index).saturating_add(1);
+            let underlay = self.underlay(new)?;
+            let highest = self.devices.highest_index().max(*self.last_index);
+            let index = highest.max(INDEX_BASE).saturating_add(1);
             *self.last_index = index;
             // Without IPv6 in the kernel, or below its minimum MTU, the device knows no IPv6 settings. The kernel cuts
-            // an MTU that does not fit the underlay.
-            let room = self.devices.0.get(&new.underlay).map_or(0, |underlay| underlay.mtu);
-            let mtu = new.mtu.min(room.saturating_sub(VxlanLink::overhead(new.local)));
-            let ipv6 = mtu >= IPV6_MIN_MTU && self.devices.0.values().any(|link| link.ipv6);
+            // an MTU of VXLAN that does not fit the underlay.
+            let room = self
+                .devices
+                .0
+                .values()
+                .find(|link| link.index == underlay)
+                .map_or(u32::MAX, |link| link.mtu.saturating_sub(new.kind.overhead(new.local)));
+            let ipv6 = new.mtu.min(room) >= IPV6_MIN_MTU && self.devices.0.values().any(|link| link.ipv6);
             let requests = link::create(name, index, new, underlay, &self.marks.ifalias, ipv6);
             let mut outcomes = self.channel.send_all(&requests).into_iter();
             let created = outcomes.next().unwrap_or(Ok(()));
-            let finished = outcomes.collect::<Outcome>();
+            let finished = outcomes.collect::<Outcome>().and_then(|()| {
+                created.clone()?;
+                self.ignore_routers(name, ipv6)?;
+                if new.up { self.send(&link::set_up(index, true)) } else { Ok(()) }
+            });
             self.reread()?;
             match created {
                 Ok(()) => {
@@ -253,19 +285,36 @@ impl Apply<'_> {
         }
     }
 
-    fn set_link(&mut self, name: &LinkName, new: &VxlanLink) -> Outcome {
+    /// Index of the underlay device; none is 0.
+    fn underlay(&self, link: &TunnelLink) -> Result<u32, ApplyError> {
+        match &link.kind {
+            TunnelKind::Vxlan(vxlan) => self.devices.index(&vxlan.underlay),
+            TunnelKind::Ip(_) => Ok(0),
+        }
+    }
+
+    fn ignore_routers(&self, name: &LinkName, ipv6: bool) -> Outcome {
+        if ipv6 && self.sysctl { sysctl::ignore_routers(name) } else { Ok(()) }
+    }
+
+    fn set_link(&mut self, name: &LinkName, new: &TunnelLink) -> Outcome {
         let now = self.devices.ours(name, self.marks)?.clone();
-        if now.vxlan.is_none_or(|vxlan| vxlan.id != new.id()) {
-            let message = "VNI, port and underlay family of a living device can't be changed".to_owned();
+        let found = now.as_ours(|index| self.devices.name(index), self.sysctl);
+        if found.is_none_or(|found| !found.can_become(new)) {
+            let message =
+                "kind, VNI, port and underlay family of a living device can't be changed".to_owned();
             return Err(ApplyError { errno: libc::EOPNOTSUPP, message });
         }
-        let underlay = self.devices.index(&new.underlay)?;
+        let underlay = self.underlay(new)?;
         let changes = link::change(&now, new, underlay);
         let outcome = changes.iter().try_for_each(|request| self.send(request)).and_then(|()| {
             match self.send(&link::no_address_generation(now.index)) {
                 // No IPv6 on this device: not in the kernel, or below its minimum MTU.
                 Err(error) if error.errno == libc::EAFNOSUPPORT => {}
-                other => other?,
+                other => {
+                    other?;
+                    self.ignore_routers(name, new.mtu >= IPV6_MIN_MTU)?;
+                }
             }
             if now.up == new.up { Ok(()) } else { self.send(&link::set_up(now.index, new.up)) }
         });
@@ -286,6 +335,13 @@ impl Apply<'_> {
         self.devices = Devices::read(self.channel).map_err(|error| from_io(&error))?;
         Ok(())
     }
+}
+
+/// Whether the kernel has a kind of IP tunnel, or gets it by loading a module. The request is refused in any case: for its
+/// form where the kind is known.
+fn knows(channel: &mut Channel, kind: IpTunnel) -> bool {
+    let outcome = channel.send_all(&[link::probe(kind)]).pop();
+    matches!(outcome, Some(Err(error)) if [libc::ERANGE, libc::EINVAL].contains(&error.errno))
 }
 
 fn missing(name: &LinkName) -> ApplyError {

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::Ipv6Addr;
 
 use ipnet::IpNet;
 
 use crate::effects::MAIN;
 use crate::reconcile::ObserveError;
 use crate::state::{
-    Address, FdbKey, InstalledRoute, Interface, LinkName, Marks, NeighborKey, Nexthop, Observed, VxlanLink,
+    Address, FdbKey, InstalledRoute, Interface, LinkName, Marks, NeighborKey, Nexthop, Observed,
 };
 use crate::watched::Watched;
 
 use super::channel::Channel;
-use super::link::{Link, RTM_GETLINK, RTM_NEWLINK};
+use super::link::{Link, RTM_GETLINK, RTM_NEWLINK, Tunnel};
 use super::neighbor::Entry;
 use super::{address, link, neighbor, netconf, nexthop, route, rule};
 
@@ -29,20 +30,21 @@ pub(super) fn links(channel: &mut Channel) -> io::Result<BTreeMap<u32, Link>> {
     Ok(links)
 }
 
-/// Whether a device is ours: a VXLAN device with our alias, whatever its name.
+/// Whether a device is ours: a tunnel device with our alias, whatever its name.
 pub(super) fn is_ours(link: &Link, marks: &Marks) -> bool {
-    link.vxlan.is_some() && !marks.ifalias.is_empty() && link.alias == marks.ifalias
+    link.tunnel.is_some() && !marks.ifalias.is_empty() && link.alias == marks.ifalias
 }
 
-/// Everything, in the order in which it leans on each other.
+/// Everything, in the order in which it leans on each other. `sysctl`: whether files of `/proc/sys` can be written.
 pub(super) fn observe(
     channel: &mut Channel,
     marks: &Marks,
     watched: &[IpNet],
+    sysctl: bool,
 ) -> Result<Observed, ObserveError> {
     let failed = |what: &'static str| move |source: io::Error| ObserveError { what, source };
-    let mut look =
-        Look { links: links(channel).map_err(failed("devices"))?, marks, seen: Observed::default() };
+    let links = links(channel).map_err(failed("devices"))?;
+    let mut look = Look { links, marks, sysctl, seen: Observed::default() };
     look.take_links();
     look.addresses(channel).map_err(failed("addresses"))?;
     look.neighbors(channel).map_err(failed("neighbours"))?;
@@ -66,6 +68,7 @@ fn settings_of_all(channel: &mut Channel, family: i32) -> io::Result<Vec<u8>> {
 struct Look<'a> {
     links: BTreeMap<u32, Link>,
     marks: &'a Marks,
+    sysctl: bool,
     seen: Observed,
 }
 
@@ -91,36 +94,18 @@ impl Look<'_> {
                 carrier: link.carrier,
                 mtu: link.mtu,
                 mac: link.mac,
-                vxlan: link.vxlan.map(|vxlan| vxlan.id),
+                tunnel: link.id(),
                 addresses: Vec::new(),
             };
             self.seen.interfaces.insert(link.name.clone(), interface);
             if let Some(value) = link.rp_filter {
                 self.seen.ours.rp_filter.insert(link.name.clone(), value);
             }
-            if let (true, Some(device)) = (is_ours(link, self.marks), self.device(link)) {
+            let device = link.as_ours(|index| self.name(index), self.sysctl);
+            if let (true, Some(device)) = (is_ours(link, self.marks), device) {
                 self.seen.ours.links.insert(link.name.clone(), device);
             }
         }
-    }
-
-    /// One of ours as a value. What is missing on it gets a value that nobody wants, so that it is mended.
-    fn device(&self, link: &Link) -> Option<VxlanLink> {
-        let vxlan = link.vxlan?;
-        let unset = if vxlan.id.ipv6 {
-            std::net::Ipv6Addr::UNSPECIFIED.into()
-        } else {
-            std::net::Ipv4Addr::UNSPECIFIED.into()
-        };
-        Some(VxlanLink {
-            vni: vxlan.id.vni,
-            port: vxlan.id.port,
-            local: vxlan.local.unwrap_or(unset),
-            underlay: self.name(vxlan.underlay)?,
-            mac: link.mac?,
-            mtu: link.mtu,
-            up: link.up,
-        })
     }
 
     fn addresses(&mut self, channel: &mut Channel) -> io::Result<()> {
@@ -130,7 +115,7 @@ impl Look<'_> {
             };
             let Some(link) = self.links.get(&index) else { return };
             // A link-local address on a device of ours is the kernel's or an operator's.
-            if is_ours(link, self.marks) && !found.local_scope {
+            if is_ours(link, self.marks) && !found.local_scope && !made_by_sit(link, found.address) {
                 let address = Address { link: link.name.clone(), address: found.address };
                 self.seen.ours.addresses.insert(address);
             }
@@ -141,8 +126,9 @@ impl Look<'_> {
     }
 
     fn neighbors(&mut self, channel: &mut Channel) -> io::Result<()> {
-        let ours: Vec<u32> =
-            self.links.values().filter(|link| is_ours(link, self.marks)).map(|link| link.index).collect();
+        // An IP tunnel has none.
+        let ours = |link: &&Link| is_ours(link, self.marks) && matches!(link.tunnel, Some(Tunnel::Vxlan(_)));
+        let ours: Vec<u32> = self.links.values().filter(ours).map(|link| link.index).collect();
         for index in ours {
             for family in neighbor::FAMILIES {
                 let dumped =
@@ -198,30 +184,35 @@ impl Look<'_> {
         for family in [libc::AF_INET, libc::AF_INET6] {
             let mut body = [0; route::HEADER];
             body[0] = u8::try_from(family).unwrap_or(0);
-            let dumped = channel.dump(route::RTM_GETROUTE, &body, |kind, body| {
-                if let Some(found) = route::decode(body).filter(|_| kind == route::RTM_NEWROUTE) {
-                    self.take_route(found, &watched);
-                }
-            });
-            absent_ipv6(family, dumped)?;
+            absent_ipv6(family, self.routes_of(channel, &body, &watched))?;
         }
         self.seen.default_routes.sort_by_key(|route| (route.key.prefix, route.key.metric));
         self.seen.foreign_routes.sort_by_key(|route| route.key);
         Ok(())
     }
 
-    fn take_route(&mut self, found: route::Installed, watched: &Watched) {
-        if found.protocol == self.marks.route_protocol {
-            self.seen.ours.routes.insert(found.key, found.route);
-            return;
-        }
-        let default = found.key.prefix.prefix_len() == 0;
-        let matters = if default {
-            found.key.table == MAIN && found.unicast
-        } else {
-            watched.covered_by(&found.key.prefix)
+    /// First ours, so that a route of others that stands beside one of them is seen, be its prefix watched or not.
+    fn routes_of(&mut self, channel: &mut Channel, body: &[u8], watched: &Watched) -> io::Result<()> {
+        let dump = channel.read_dump(route::RTM_GETROUTE, body)?;
+        let routes = |ours: bool| {
+            let protocol = self.marks.route_protocol;
+            let dumped = dump.messages().filter(|(kind, _)| *kind == route::RTM_NEWROUTE);
+            dumped.map(|(_, body)| body).filter(move |body| (route::protocol(body) == Some(protocol)) == ours)
         };
-        if !matters {
+        for found in routes(true).filter_map(route::decode) {
+            self.seen.ours.routes.insert(found.key, found.route);
+        }
+        for found in routes(false).filter_map(route::decode) {
+            self.take_foreign_route(found, watched);
+        }
+        Ok(())
+    }
+
+    fn take_foreign_route(&mut self, found: route::Installed, watched: &Watched) {
+        let default = found.key.prefix.prefix_len() == 0;
+        let in_the_way =
+            watched.covered_by(&found.key.prefix) || self.seen.ours.routes.contains_key(&found.key);
+        if !(in_the_way || default && found.key.table == MAIN && found.unicast) {
             return;
         }
         let route = InstalledRoute {
@@ -230,8 +221,11 @@ impl Look<'_> {
             link: found.link.and_then(|index| self.name(index)),
             gateway: found.gateway,
         };
-        let list = if default { &mut self.seen.default_routes } else { &mut self.seen.foreign_routes };
-        list.push(route);
+        if default {
+            self.seen.default_routes.push(route);
+        } else {
+            self.seen.foreign_routes.push(route);
+        }
     }
 
     fn settings(&mut self, channel: &mut Channel) -> io::Result<()> {
@@ -261,6 +255,13 @@ impl Look<'_> {
         }
         Ok(())
     }
+}
+
+/// The kernel gives a tunnel of IPv6 in IPv4 its IPv4 address as an IPv6 one (`add_v4_addrs`), whatever `addrgenmode` says.
+fn made_by_sit(link: &Link, address: IpNet) -> bool {
+    let compatible = |ip: Ipv6Addr| ip.octets().iter().take(12).all(|byte| *byte == 0);
+    link.kind == "sit"
+        && matches!(address, IpNet::V6(net) if net.prefix_len() == 96 && compatible(net.addr()))
 }
 
 /// A kernel without IPv6 has nothing to show of it.

@@ -52,6 +52,11 @@ pub(super) struct Installed {
     pub(super) unicast: bool,
 }
 
+/// The protocol of an `rtmsg`.
+pub(super) fn protocol(body: &[u8]) -> Option<u8> {
+    u8_at(body, 5)
+}
+
 /// Reads an `rtmsg`; nothing if it is no route in our sense: of the local table, of a type of service, a cached clone,
 /// broadcast, multicast.
 pub(super) fn decode(body: &[u8]) -> Option<Installed> {

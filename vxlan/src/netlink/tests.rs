@@ -16,7 +16,10 @@ use proptest::prelude::*;
 use super::neighbor::Entry;
 use super::request::Request;
 use super::{address, attributes, channel, link, neighbor, netconf, nexthop, route, rule};
-use crate::state::{Gateway, Mac, NexthopId, Route, RouteKey, RouteTarget, Rule, Vni, VxlanId, VxlanLink};
+use crate::state::{
+    Gateway, IpTunnel, Mac, NexthopId, Route, RouteKey, RouteTarget, Rule, Settings, TunnelId, TunnelKind,
+    TunnelLink, Vni, Vxlan, VxlanId,
+};
 
 const PEER: Mac = Mac([2, 0, 0, 0, 1, 7]);
 const PROTOCOL: u8 = 155;
@@ -46,16 +49,29 @@ fn oracle(request: &Request) -> RouteNetlinkMessage {
     RouteNetlinkMessage::deserialize(&header, &request.body).unwrap()
 }
 
-fn tunnel() -> VxlanLink {
-    VxlanLink {
-        vni: Vni(4096),
-        port: 4789,
+fn tunnel() -> TunnelLink {
+    TunnelLink {
+        kind: TunnelKind::Vxlan(Vxlan {
+            vni: Vni(4096),
+            port: 4789,
+            underlay: "eth0".parse().unwrap(),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+        }),
         local: ip("192.0.2.1"),
-        underlay: "eth0".parse().unwrap(),
-        mac: Mac([2, 0, 0, 0, 0, 1]),
         mtu: 1450,
         up: true,
+        settings: Settings::Ours,
     }
+}
+
+fn ipip() -> TunnelLink {
+    TunnelLink { kind: TunnelKind::Ip(IpTunnel::Ipip), mtu: 1480, ..tunnel() }
+}
+
+/// A message of a device as one of ours.
+fn as_ours(body: &[u8]) -> TunnelLink {
+    let found = link::decode(body).unwrap();
+    found.as_ours(|index| (index == 3).then(|| "eth0".parse().unwrap()), true).unwrap()
 }
 
 #[test]
@@ -65,9 +81,12 @@ fn a_captured_device_is_read() {
     assert_eq!((found.kind.as_str(), found.mtu, found.mac), ("vxlan", 1450, Some(Mac([2, 0, 0, 0, 0, 1]))));
     assert!(found.up && found.carrier && found.ipv6);
     assert_eq!(found.rp_filter, Some(2));
-    let vxlan = found.vxlan.unwrap();
-    assert_eq!(vxlan.id, VxlanId { vni: Vni(4096), port: 4789, ipv6: false });
-    assert_eq!((vxlan.local, vxlan.underlay), (Some(ip("192.0.2.1")), 3));
+    assert_eq!(found.id(), Some(TunnelId::Vxlan(VxlanId { vni: Vni(4096), port: 4789, ipv6: false })));
+    // accept_ra was 1 when this was captured.
+    assert!(found.accepts_routers && !found.generates_addresses);
+    assert_eq!(as_ours(&bytes(captured::VXLAN_LINK)), TunnelLink { settings: Settings::Bent, ..tunnel() });
+    let unwritable = found.as_ours(|_| "eth0".parse().ok(), false);
+    assert_eq!(unwritable, Some(tunnel()), "what can't be written is not asked for again and again");
 }
 
 #[test]
@@ -172,11 +191,12 @@ fn what_is_written_reads_back() {
         assert_eq!((index, found.address), (4, net(text)));
     }
     let created = link::create(&"vx4".parse().unwrap(), 9, &tunnel(), 3, "pairway", true);
-    assert_eq!(created.len(), 4, "made, marked, quiet, up");
-    let found = link::decode(&created[0].body).unwrap();
-    assert_eq!((found.index, found.mtu, found.mac), (9, 1450, Some(tunnel().mac)));
-    let vxlan = found.vxlan.unwrap();
-    assert_eq!((vxlan.id, vxlan.local, vxlan.underlay), (tunnel().id(), Some(tunnel().local), 3));
+    assert_eq!(created.len(), 3, "made, marked, quiet");
+    assert_eq!(link::decode(&created[0].body).unwrap().index, 9);
+    assert_eq!(as_ours(&created[0].body), TunnelLink { up: false, ..tunnel() });
+    let created = link::create(&"ipip0".parse().unwrap(), 9, &ipip(), 0, "pairway", true);
+    assert_eq!(created.len(), 4, "made, marked, sized, quiet");
+    assert_eq!(as_ours(&created[0].body), TunnelLink { up: false, ..ipip() });
 }
 
 /// A metric of 0 is never written to IPv6, which would make 1024 of it.
@@ -209,11 +229,66 @@ fn a_change_of_a_device_says_only_what_differs() {
         };
         requests.iter().map(|request| read(request).attributes.iter().map(name).collect()).collect()
     };
-    let smaller = VxlanLink { mtu: 1400, ..tunnel() };
+    let smaller = TunnelLink { mtu: 1400, ..tunnel() };
     // The same MAC written again would flush the neighbours.
     assert_eq!(names(&link::change(&now, &smaller, 3)), [vec!["mtu"]]);
-    let moved = VxlanLink { local: ip("192.0.2.9"), mac: PEER, ..tunnel() };
+    let mut moved = TunnelLink { local: ip("192.0.2.9"), ..tunnel() };
+    moved.vxlan_mut().unwrap().mac = PEER;
     assert_eq!(names(&link::change(&now, &moved, 3)), [vec!["tunnel"], vec!["mac", "mtu"]]);
+}
+
+/// Every setting that somebody can bend, and every one that only a new device can have otherwise.
+#[test]
+fn settings_that_are_not_as_made_are_seen() {
+    let with = |link: &TunnelLink, kind: u16, value: &[u8]| {
+        let mut body = vec![0; 16];
+        attributes::put(&mut body, 3, b"x\0");
+        attributes::put(&mut body, 1, &[2, 0, 0, 0, 0, 1]);
+        let created = link::create(&"x".parse().unwrap(), 9, link, 3, "", false).remove(0).body;
+        let info = attributes::attribute(&created[16..], 18).unwrap();
+        attributes::put_nested(&mut body, 18, |new| {
+            attributes::put(new, 1, attributes::attribute(info, 1).unwrap());
+            attributes::put_nested(new, 2, |data| {
+                let old = attributes::attributes(attributes::attribute(info, 2).unwrap());
+                old.filter(|(k, _)| *k != kind).for_each(|(kind, value)| attributes::put(data, kind, value));
+                attributes::put(data, kind, value);
+            });
+        });
+        as_ours(&body).settings
+    };
+    let (bent, alien, ours) = (Settings::Bent, Settings::Alien, Settings::Ours);
+    let of_vxlan: [(&str, u16, &[u8], Settings); 13] = [
+        ("an unknown one", 99, &[7], ours),
+        ("ttl", 5, &[9], bent),
+        ("tos", 6, &[4], bent),
+        ("learning", 7, &[1], bent),
+        ("ageing", 8, &[1, 0, 0, 0], bent),
+        ("label", 26, &[0, 0, 0, 5], bent),
+        ("df", 29, &[1], bent),
+        ("a remote", 2, &[192, 0, 2, 9], alien),
+        ("no UDP checksum", 18, &[0], alien),
+        ("proxy", 11, &[1], alien),
+        ("group policy", 23, &[], alien),
+        ("external", 25, &[1], alien),
+        ("an inherited ttl", 28, &[1], alien),
+    ];
+    for (what, kind, value, expected) in of_vxlan {
+        assert_eq!(with(&tunnel(), kind, value), expected, "{what}");
+    }
+    let of_ipip: [(&str, u16, &[u8], Settings); 9] = [
+        ("an unknown one", 99, &[7], ours),
+        ("an underlay device", 1, &[3, 0, 0, 0], bent),
+        ("an inherited ttl", 4, &[0], bent),
+        ("tos", 5, &[4], bent),
+        ("another protocol", 9, &[0], bent),
+        ("no path MTU discovery", 10, &[0], bent),
+        ("a mark", 20, &[1, 0, 0, 0], bent),
+        ("a remote", 3, &[192, 0, 2, 9], alien),
+        ("an encapsulation", 15, &[1, 0], alien),
+    ];
+    for (what, kind, value, expected) in of_ipip {
+        assert_eq!(with(&ipip(), kind, value), expected, "{what}");
+    }
 }
 
 #[test]

@@ -57,3 +57,25 @@ fn a_foreign_route_is_shown_with_its_owner() {
         "route 10.244.7.0/24 via 192.0.2.9 dev eth0 table 254 metric 32 proto 12 (bird)"
     );
 }
+
+#[test]
+fn wanted_states_are_looked_through_for_flaws() {
+    let id = NexthopId(7);
+    let gateway = Gateway { address: "192.0.2.7".parse().unwrap(), onlink: false };
+    let key = |prefix: &str| RouteKey { table: 254, prefix: prefix.parse().unwrap(), metric: 0 };
+    let via = |mtu| Route { target: RouteTarget::Nexthop(id), source: None, mtu };
+    let mut state = State::default();
+    state.nexthops.insert(id, Nexthop { gateway, link: "eth0".parse().unwrap() });
+    state.routes.insert(key("10.244.7.0/24"), via(Some(1400)));
+    state.routes.insert(RouteKey { table: 1120, ..key("192.0.2.7/32") }, via(Some(1400)));
+    assert_eq!(state.flaws(), []);
+    // In whatever table: the cached destination is the nexthop's.
+    state.routes.insert(RouteKey { table: 1120, ..key("192.0.2.7/32") }, via(None));
+    let told: Vec<_> = state.flaws().iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["routes 10.244.7.0/24 and 192.0.2.7/32 over nexthop 7 have different MTUs"]);
+    state.nexthops.clear();
+    assert_eq!(state.flaws().len(), 3, "and each route leads nowhere");
+    let stray = NeighborKey { link: "vx4".parse().unwrap(), address: gateway.address };
+    let state = State { neighbors: [(stray, Mac([2; 6]))].into(), ..State::default() };
+    assert!(matches!(state.flaws().as_slice(), [Flaw::NoVxlanDevice { .. }]));
+}

@@ -1,8 +1,10 @@
 //! What is not ours is reported and never touched.
 
-use vxlan::{Dataplane, NexthopId, Report, RouteKey, State, reconcile};
+use vxlan::{Change, Dataplane, NexthopId, Report, RouteKey, State, TunnelLink, reconcile};
 
-use crate::namespace::{add_peer, id, ids, in_namespace, ip, kernel, mesh, native, node, route_key, settle};
+use crate::namespace::{
+    add_peer, id, ids, in_namespace, ip, kernel, mesh, native, node, pass, route_key, settle, via,
+};
 
 /// A pass that knows of routes of others.
 fn watchful(wanted: &State) -> Report {
@@ -133,7 +135,7 @@ fn everything_foreign_survives_a_whole_life() {
         wanted.rules.insert(rule);
         let mut kernel = kernel();
         settle(&mut kernel, &wanted);
-        wanted.links.values_mut().for_each(|link| link.vni.0 += 1);
+        wanted.links.values_mut().filter_map(TunnelLink::vxlan_mut).for_each(|vxlan| vxlan.vni.0 += 1);
         settle(&mut kernel, &wanted);
         settle(&mut kernel, &State::default());
         assert_eq!(before, all());
@@ -155,5 +157,59 @@ fn what_carries_our_mark_in_another_form_is_replaced_or_deleted() {
         assert_eq!(routes.lines().count(), 1, "{routes}");
         let routes = ip("-6 route show proto 155");
         assert!(routes.contains("dev vx4") && !routes.contains("2001:db8"), "{routes}");
+    });
+}
+
+/// Beside our route, before or behind it, others can put one of the same key: a replace then hits the first of the two.
+#[test]
+fn a_foreign_route_of_our_key_is_never_written_to() {
+    in_namespace(|| {
+        let mut kernel = kernel();
+        let wanted = mesh([7]);
+        settle(&mut kernel, &wanted);
+        let NexthopId(ipv4) = ids(7)[0];
+        let NexthopId(ipv6) = ids(7)[1];
+        ip("route prepend 10.244.7.0/24 via 192.0.2.9 dev eth0 proto bird");
+        // IPv6 knows no place but behind: ours goes and comes back.
+        ip("-6 route del fd10:244:0:7::/64");
+        ip("-6 route add fd10:244:0:7::/64 dev eth0 metric 1024 proto bird");
+        ip(&format!("-6 route append fd10:244:0:7::/64 nhid {ipv6} metric 1024 proto 155"));
+        let theirs = || ip("route show proto bird") + &ip("-6 route show proto bird");
+        let before = theirs();
+        assert!(before.contains("10.244.7.0/24") && before.contains("fd10:244:0:7::/64"), "{before}");
+
+        let mut changed = wanted.clone();
+        changed.nexthops.insert(id(99), native(7)[0].clone());
+        changed.nexthops.insert(id(98), native(7)[1].clone());
+        let via_others = |key: &RouteKey| via(id(if key.prefix.addr().is_ipv4() { 99 } else { 98 }));
+        changed.routes = wanted.routes.keys().map(|key| (*key, via_others(key))).collect();
+        // The prefixes are not even watched: what stands beside one of ours is seen.
+        let report = pass(&mut kernel, &changed);
+        assert!(report.failures.is_empty(), "{:#?}", report.failures);
+        assert_eq!(report.conflicts.len(), 2, "{:#?}", report.conflicts);
+        assert_eq!(before, theirs());
+        let ours = ip("route show proto 155") + &ip("-6 route show proto 155");
+        assert!(ours.contains(&format!("nhid {ipv4}")) && ours.contains(&format!("nhid {ipv6}")), "{ours}");
+
+        // The control: written all the same, theirs are gone.
+        let set: Vec<Change> =
+            changed.routes.iter().map(|(key, route)| Change::SetRoute(*key, route.clone())).collect();
+        let results = kernel.apply(&set);
+        assert!(results.iter().all(Result::is_ok), "{results:#?}");
+        assert_eq!(theirs(), "");
+    });
+}
+
+#[test]
+fn ours_goes_from_beside_a_foreign_route_of_its_key() {
+    in_namespace(|| {
+        let mut kernel = kernel();
+        settle(&mut kernel, &mesh([7]));
+        ip("route prepend 10.244.7.0/24 via 192.0.2.9 dev eth0 proto bird");
+        ip("-6 route append fd10:244:0:7::/64 dev eth0 metric 1024 proto bird");
+        let before = ip("route show proto bird") + &ip("-6 route show proto bird");
+        assert!(pass(&mut kernel, &State::default()).failures.is_empty());
+        assert_eq!(ip("route show proto 155") + &ip("-6 route show proto 155"), "");
+        assert_eq!(before, ip("route show proto bird") + &ip("-6 route show proto bird"));
     });
 }

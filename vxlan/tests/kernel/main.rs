@@ -9,6 +9,7 @@ mod batch;
 mod conform;
 mod firewall;
 mod foreign;
+mod ip_tunnels;
 mod namespace;
 mod objects;
 mod repair;

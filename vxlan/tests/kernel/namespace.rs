@@ -7,8 +7,9 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 use vxlan::netlink::Kernel;
 use vxlan::{
-    Address, Change, Dataplane, FdbKey, Gateway, LinkName, Mac, Marks, NeighborKey, Nexthop, NexthopId,
-    Observed, Report, Route, RouteKey, RouteTarget, State, Vni, VxlanLink, reconcile,
+    Address, Change, Dataplane, FdbKey, Gateway, IpTunnel, LinkName, Mac, Marks, NeighborKey, Nexthop,
+    NexthopId, Observed, Report, Route, RouteKey, RouteTarget, Settings, State, TunnelKind, TunnelLink, Vni,
+    Vxlan, reconcile,
 };
 
 /// A protocol number that nobody has.
@@ -134,7 +135,9 @@ pub(crate) fn settle(kernel: &mut Kernel, wanted: &State) -> Vec<Change> {
 /// What is ours, with `rp_filter` of the devices that matter.
 pub(crate) fn ours(observed: Observed) -> State {
     let mut state = observed.ours;
-    state.rp_filter.retain(|name, _| !["lo", "eth0p", "eth1p"].contains(&name.as_str()));
+    // The devices that a module makes come when somebody loads it.
+    let others = ["lo", "eth0p", "eth1p", "tunl0", "sit0"];
+    state.rp_filter.retain(|name, _| !others.contains(&name.as_str()));
     state
 }
 
@@ -150,15 +153,18 @@ pub(crate) fn via(id: NexthopId) -> Route {
     Route { target: RouteTarget::Nexthop(id), source: None, mtu: None }
 }
 
-pub(crate) fn device() -> VxlanLink {
-    VxlanLink {
-        vni: Vni(4096),
-        port: 4789,
+pub(crate) fn device() -> TunnelLink {
+    TunnelLink {
+        kind: TunnelKind::Vxlan(Vxlan {
+            vni: Vni(4096),
+            port: 4789,
+            underlay: link("eth0"),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+        }),
         local: "192.0.2.1".parse().expect("an address"),
-        underlay: link("eth0"),
-        mac: Mac([2, 0, 0, 0, 0, 1]),
         mtu: 1450,
         up: true,
+        settings: Settings::Ours,
     }
 }
 
@@ -171,6 +177,38 @@ pub(crate) fn peer_mac(number: u8) -> Mac {
 pub(crate) fn tunnel(number: u8) -> [Nexthop; 2] {
     let via = |address, onlink| Nexthop { gateway: Gateway { address, onlink }, link: link("vx4") };
     [via([10, 244, number, 0].into(), true), via(peer_mac(number).link_local().into(), false)]
+}
+
+/// Our device for a kind of IP tunnel.
+pub(crate) fn ip_link(kind: IpTunnel) -> LinkName {
+    link(match kind {
+        IpTunnel::Ipip => "ip4",
+        IpTunnel::Sit => "ip6",
+    })
+}
+
+pub(crate) fn ip_device(kind: IpTunnel) -> TunnelLink {
+    TunnelLink { kind: TunnelKind::Ip(kind), mtu: 1480, ..device() }
+}
+
+/// The nexthops of a peer in IP: IPv4 and IPv6.
+pub(crate) fn ip_in_ip(number: u8) -> [Nexthop; 2] {
+    IpTunnel::ALL.map(|kind| {
+        let address = kind.gateway([192, 0, 2, number].into());
+        Nexthop { gateway: Gateway { address, onlink: true }, link: ip_link(kind) }
+    })
+}
+
+/// A node with IP tunnels beside its VXLAN device, and its addresses on them too.
+pub(crate) fn ip_node() -> State {
+    let mut state = node();
+    for (kind, address) in IpTunnel::ALL.into_iter().zip(["10.244.1.0/32", "fd10:244:0:1::/128"]) {
+        let link = ip_link(kind);
+        state.links.insert(link.clone(), ip_device(kind));
+        state.rp_filter.insert(link.clone(), 2);
+        state.addresses.insert(Address { link, address: address.parse().expect("an address") });
+    }
+    state
 }
 
 /// The nexthops of a peer on the underlay.

@@ -37,6 +37,7 @@ fn the_device_is_made_as_stated() {
         let read =
             |name| std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).unwrap();
         assert_eq!((read("vx4").trim(), read("eth0").trim()), ("2", "0"));
+        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv6/conf/vx4/accept_ra").unwrap().trim(), "0");
     });
 }
 
@@ -164,7 +165,7 @@ fn living_devices_are_changed_in_place() {
         settle(&mut kernel, &wanted);
         let index = ip_json("-j link show dev vx4")[0]["ifindex"].clone();
         let device = wanted.links.get_mut(&link("vx4")).unwrap();
-        device.mac.0[5] = 9;
+        device.vxlan_mut().unwrap().mac.0[5] = 9;
         device.mtu = 1400;
         device.local = "192.0.2.9".parse().unwrap();
         settle(&mut kernel, &wanted);
@@ -174,7 +175,7 @@ fn living_devices_are_changed_in_place() {
         assert_eq!(text(&shown["linkinfo"]["info_data"], "local"), "192.0.2.9");
         assert_eq!(ip_json("-j neigh show dev vx4").len(), 2, "the neighbours are back");
 
-        wanted.links.get_mut(&link("vx4")).unwrap().vni.0 = 77;
+        wanted.links.get_mut(&link("vx4")).unwrap().vxlan_mut().unwrap().vni.0 = 77;
         settle(&mut kernel, &wanted);
         assert_ne!(ip_json("-j link show dev vx4")[0]["ifindex"], index);
     });

@@ -1,5 +1,7 @@
 //! Whatever happens to our objects, one pass brings them back.
 
+use vxlan::Change;
+
 use crate::namespace::{
     add_peer, eventually, ids, in_namespace, ip, ip_json, kernel, mesh, native, rename, run, settle,
     underlay_ipv6, wait_for_state,
@@ -12,6 +14,7 @@ fn shown() -> String {
         vec![ip("route show proto 155"), ip("-6 route show proto 155"), ip("nexthop show proto 155")];
     if present {
         lines.extend([
+            settings(),
             ip("neigh show dev vx4"),
             ip("-br addr show dev vx4"),
             run("bridge", "fdb show dev vx4"),
@@ -20,6 +23,17 @@ fn shown() -> String {
     let mut lines: Vec<&str> = lines.iter().flat_map(|text| text.lines()).collect();
     lines.sort_unstable();
     lines.join("\n")
+}
+
+/// The settings of the device that we never vary.
+fn settings() -> String {
+    let shown = ip_json("-d -j link show dev vx4").remove(0);
+    let accept_ra = std::fs::read_to_string("/proc/sys/net/ipv6/conf/vx4/accept_ra").unwrap_or_default();
+    format!("{} {} accept_ra {accept_ra}", shown["linkinfo"]["info_data"], shown["inet6_addr_gen_mode"])
+}
+
+fn index() -> serde_json::Value {
+    ip_json("-j link show dev vx4")[0]["ifindex"].clone()
 }
 
 /// Damages what is there and expects one pass to mend it.
@@ -110,5 +124,51 @@ fn routes_neighbours_and_nexthops_deleted_or_bent() {
         ip("route add 10.244.66.0/24 via 192.0.2.9 dev eth0 proto 155");
         ip("neigh add 10.244.66.0 lladdr 02:00:00:00:00:66 dev vx4 nud permanent proto 155");
         run("bridge", "fdb add 02:00:00:00:01:66 dev vx4 dst 192.0.2.66 self");
+    });
+}
+
+#[test]
+fn settings_bent_on_the_living_device() {
+    let bends = [
+        "type vxlan learning",
+        "type vxlan ttl 9",
+        "type vxlan tos 4",
+        "type vxlan df set",
+        "type vxlan ageing 20",
+        "addrgenmode eui64",
+    ];
+    for bend in bends {
+        repaired_after(move || drop(ip(&format!("link set vx4 {bend}"))));
+    }
+    repaired_after(|| {
+        std::fs::write("/proc/sys/net/ipv6/conf/vx4/accept_ra", "2").expect("sysctl");
+    });
+}
+
+#[test]
+fn a_bent_device_is_mended_and_an_alien_one_made_anew() {
+    in_namespace(|| {
+        let wanted = mesh([7]);
+        let mut kernel = kernel();
+        settle(&mut kernel, &wanted);
+        let old = index();
+        ip("link set vx4 type vxlan learning ttl 9 df set");
+        let applied = settle(&mut kernel, &wanted);
+        assert!(matches!(applied.as_slice(), [Change::SetLink(..)]), "{applied:#?}");
+        assert_eq!(old, index());
+        for how in ["gbp", "proxy", "noudpcsum", "remote 192.0.2.9", "srcport 1000 2000", "maxaddress 5"] {
+            ip("link del vx4");
+            ip(&format!(
+                "link add vx4 mtu 1450 address 02:00:00:00:00:01 type vxlan id 4096 dstport 4789 local 192.0.2.1 dev eth0 nolearning {how}"
+            ));
+            ip("link set vx4 addrgenmode none");
+            let marked =
+                std::process::Command::new("ip").args(["link", "set", "vx4", "alias", "under test"]).status();
+            assert!(marked.expect("ip runs").success());
+            let old = index();
+            let applied = settle(&mut kernel, &wanted);
+            assert!(matches!(applied.first(), Some(Change::DeleteLink(_))), "{how}: {applied:#?}");
+            assert_ne!(old, index(), "{how}");
+        }
     });
 }

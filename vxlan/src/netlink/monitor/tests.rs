@@ -60,15 +60,7 @@ fn what_cannot_be_read_might_concern_us() {
 #[test]
 fn devices_are_learned_from_whoever_makes_them_and_our_own_don_t_wake_us() {
     let mut relevance = relevance();
-    let link = crate::state::VxlanLink {
-        vni: crate::state::Vni(4096),
-        port: 4789,
-        local: "192.0.2.1".parse().unwrap(),
-        underlay: "eth0".parse().unwrap(),
-        mac: crate::state::Mac([2, 0, 0, 0, 0, 1]),
-        mtu: 1450,
-        up: true,
-    };
+    let link = crate::testing::vx4().links.into_values().next().unwrap();
     let mut request = link::create(&"vx4".parse().unwrap(), 9, &link, 3, "pairway", false).remove(0);
     let mut told = |request: &Request, kind, port| {
         let concerned =
