@@ -13,7 +13,7 @@ const KEYS: &[(&str, &str)] = &[
     ("bgp.reflectors", "route reflection"),
     ("cni", "writing CNI files"),
     ("firewall", "firewall rules"),
-    ("ipip", "IP-in-IP"),
+    ("ipip", "settings of IP-in-IP"),
     ("mtu", "MTU settings"),
     ("probes", "path probes"),
     ("store.etcd", "the etcd store"),
@@ -27,13 +27,9 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("blocks.source", "nodeSpec", "blocks from the nodes' specifications"),
     ("paths.crossSubnet", "bgp", "native paths between subnets"),
     ("paths.crossSubnet", "direct", "native paths between subnets"),
-    ("paths.crossSubnet", "ipip", "IP-in-IP"),
     ("paths.crossSubnet", "wireguard", "WireGuard"),
-    ("paths.fallback", "ipip", "IP-in-IP"),
     ("paths.fallback", "wireguard", "WireGuard"),
-    ("paths.rules[].use", "ipip", "IP-in-IP"),
     ("paths.rules[].use", "wireguard", "WireGuard"),
-    ("paths.sameSubnet", "ipip", "IP-in-IP"),
     ("paths.sameSubnet", "wireguard", "WireGuard"),
 ];
 
@@ -91,7 +87,7 @@ mod tests {
 
     #[test]
     fn indices_and_overrides_do_not_matter() {
-        assert_eq!(value("overrides[1].paths.rules[3].use", "ipip"), Some("IP-in-IP"));
+        assert_eq!(value("overrides[1].paths.rules[3].use", "wireguard"), Some("WireGuard"));
         assert_eq!(key("overrides[0].store.etcd"), Some("the etcd store"));
         assert_eq!(key("bgp.peers[7].password"), Some("TCP-MD5"));
         assert_eq!(key("bgp.peers[7].name"), None);

@@ -160,7 +160,7 @@ pub struct Paths {
     pub same_subnet: PathUse,
     /// For the others.
     pub cross_subnet: PathUse,
-    /// Where the native path does not work: `Vxlan` or `None`.
+    /// Where the path asked for does not work: `Vxlan`, `Ipip` or `None`.
     pub fallback: PathUse,
     /// First match wins.
     pub rules: Vec<PathRule>,
@@ -175,8 +175,19 @@ pub enum PathUse {
     Direct,
     /// VXLAN.
     Vxlan,
+    /// IP-in-IP, over underlay addresses of IPv4.
+    Ipip,
     /// No path.
     None,
+}
+
+impl Paths {
+    /// Whether any pair may be asked to use IP-in-IP.
+    #[must_use]
+    pub fn uses_ipip(&self) -> bool {
+        let uses = [self.same_subnet, self.cross_subnet, self.fallback];
+        uses.into_iter().chain(self.rules.iter().map(|rule| rule.use_)).any(|use_| use_ == PathUse::Ipip)
+    }
 }
 
 /// An entry of `paths.rules`: matches a pair if one end matches one selector and the other end the other.

@@ -23,7 +23,7 @@ pub(crate) const MAX_INTERFACE_NAME: usize = 15;
 /// Characters of a table's name: far below `NFT_TABLE_MAXNAMELEN`, and what fits a line.
 pub(crate) const MAX_TABLE_NAME: usize = 31;
 /// What follows the device prefix: `-vx4`, `-vx6`.
-pub(crate) const DEVICE_SUFFIX: &str = "-vx4";
+pub(crate) const DEVICE_SUFFIX: &str = "-ipip";
 
 /// No pod can have an address in these: they are not forwarded, or not unicast.
 const UNROUTABLE: &[(&str, &str)] = &[

@@ -266,10 +266,10 @@ pub(crate) struct Paths {
     /// store, a tunnel, or nothing.
     #[schemars(extend("x-pairway-reload" = "live"))]
     pub(crate) same_subnet: Use,
-    /// For every other pair.
+    /// For every other pair: a tunnel, or nothing. `ipip` goes over underlay addresses of IPv4 only; a pair whose ends can't both receive it uses `paths.fallback`.
     #[schemars(extend("x-pairway-reload" = "live"))]
     pub(crate) cross_subnet: OffLink,
-    /// Where the native path does not work.
+    /// Where the path that is asked for does not work. Where IP-in-IP does not work either, it is VXLAN.
     #[schemars(extend("x-pairway-reload" = "live"))]
     pub(crate) fallback: OffLink,
     /// Exceptions; the first match wins. A rule matches a pair if one end matches one selector and the other end
@@ -296,6 +296,7 @@ pub(crate) enum Use {
     Bgp,
     Direct,
     Vxlan,
+    Ipip,
     None,
 }
 
@@ -304,6 +305,7 @@ pub(crate) enum Use {
 #[schemars(inline)]
 pub(crate) enum OffLink {
     Vxlan,
+    Ipip,
     None,
 }
 
@@ -625,7 +627,7 @@ pub(crate) struct Kernel {
     /// First of 2^28 nexthop ids; below 2^28 the kernel hands out ids itself.
     #[schemars(range(min = 268_435_456, max = 4_026_531_840_u32), extend("x-pairway-reload" = "restart"))]
     pub(crate) nexthop_base: u32,
-    /// What our devices' names begin with; `-vx4` or `-vx6` follows.
+    /// What our devices' names begin with; `-vx4`, `-vx6`, `-ipip` or `-sit` follows.
     #[schemars(extend("format" = "device-prefix", "x-pairway-reload" = "restart"))]
     pub(crate) device_prefix: String,
     /// Name of our nftables table, of family `inet`.

@@ -115,6 +115,7 @@ fn paths(paths: &crate::Paths) -> raw::Paths {
 fn off_link(use_: PathUse) -> raw::OffLink {
     match use_ {
         PathUse::None => raw::OffLink::None,
+        PathUse::Ipip => raw::OffLink::Ipip,
         // Validation lets nothing else through.
         PathUse::Vxlan | PathUse::Bgp | PathUse::Direct => raw::OffLink::Vxlan,
     }
@@ -125,6 +126,7 @@ fn path_use(use_: PathUse) -> raw::Use {
         PathUse::Bgp => raw::Use::Bgp,
         PathUse::Direct => raw::Use::Direct,
         PathUse::Vxlan => raw::Use::Vxlan,
+        PathUse::Ipip => raw::Use::Ipip,
         PathUse::None => raw::Use::None,
     }
 }

@@ -23,6 +23,7 @@ pub(crate) fn validate(file: &raw::File, tree: &Tree, findings: &mut Findings) {
     let mut rules = Rules { file, tree, findings };
     rules.pools();
     rules.underlay();
+    rules.ipip();
     rules.bgp();
     rules.peers();
     rules.brake();
@@ -126,6 +127,36 @@ impl Rules<'_, '_> {
                 let problem = format!("`{net}` lies in the pool {pool}");
                 self.wrong(path, net, problem, "pools hold no underlay addresses");
             }
+        }
+    }
+
+    /// IP-in-IP goes over IPv4 alone. What interfaces have is not known here.
+    fn ipip(&mut self) {
+        let texts = match &self.file.node.underlay {
+            raw::Underlay::One(text) => std::slice::from_ref(text),
+            raw::Underlay::Any(texts) => texts.as_slice(),
+        };
+        let only_ipv6 = !texts.is_empty()
+            && texts.iter().all(|text| matches!(text.parse::<IpNet>(), Ok(net) if net.addr().is_ipv6()));
+        if !only_ipv6 {
+            return;
+        }
+        let paths = &self.file.paths;
+        let line = self.line_of("node.underlay");
+        let places = [
+            ("paths.sameSubnet".to_owned(), matches!(paths.same_subnet, raw::Use::Ipip)),
+            ("paths.crossSubnet".to_owned(), matches!(paths.cross_subnet, raw::OffLink::Ipip)),
+            ("paths.fallback".to_owned(), matches!(paths.fallback, raw::OffLink::Ipip)),
+        ];
+        let rules =
+            paths.rules.iter().enumerate().map(|(index, rule)| {
+                (format!("paths.rules[{index}].use"), matches!(rule.use_, raw::Use::Ipip))
+            });
+        let places: Vec<String> =
+            places.into_iter().chain(rules).filter(|(_, asks)| *asks).map(|(path, _)| path).collect();
+        for path in places {
+            let problem = format!("`ipip` goes over IPv4, and node.underlay on line {line} names IPv6 alone");
+            self.wrong(&path, "ipip", problem, "use `vxlan`, or name an IPv4 network of the node too");
         }
     }
 
@@ -357,6 +388,7 @@ fn pool(pool: raw::Pool) -> Pool {
 fn off_link(use_: raw::OffLink) -> PathUse {
     match use_ {
         raw::OffLink::Vxlan => PathUse::Vxlan,
+        raw::OffLink::Ipip => PathUse::Ipip,
         raw::OffLink::None => PathUse::None,
     }
 }
@@ -366,6 +398,7 @@ fn path_use(use_: raw::Use) -> PathUse {
         raw::Use::Bgp => PathUse::Bgp,
         raw::Use::Direct => PathUse::Direct,
         raw::Use::Vxlan => PathUse::Vxlan,
+        raw::Use::Ipip => PathUse::Ipip,
         raw::Use::None => PathUse::None,
     }
 }

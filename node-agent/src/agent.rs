@@ -43,6 +43,7 @@ mod reconfigure;
 mod repairs;
 mod speaker;
 mod state_dir;
+mod tunnels;
 mod underlay;
 mod wait;
 

@@ -4,13 +4,14 @@
 //! One request at a time, answered in order. The thread ends when its handle is dropped or closed, after the
 //! request in hand.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
-use vxlan::{Dataplane, ObserveError, Observed, Report, State, reconcile};
+use vxlan::{Dataplane, IpTunnel, ObserveError, Observed, Report, State, reconcile};
 
 /// Handle of the thread.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Gone;
 #[derive(Debug)]
 enum Request {
     Observe { watched: Vec<IpNet>, answer: oneshot::Sender<Result<Observed, ObserveError>> },
+    IpTunnels { asked: BTreeSet<IpTunnel>, answer: oneshot::Sender<BTreeSet<IpTunnel>> },
     Reconcile { observed: Arc<Observed>, wanted: Box<State>, answer: oneshot::Sender<Report> },
 }
 
@@ -42,6 +44,7 @@ impl DataplaneThread {
                 // Nobody waits for the answer if the agent is on its way out.
                 match request {
                     Request::Observe { watched, answer } => drop(answer.send(dataplane.observe(&watched))),
+                    Request::IpTunnels { asked, answer } => drop(answer.send(dataplane.ip_tunnels(&asked))),
                     Request::Reconcile { observed, wanted, answer } => {
                         drop(answer.send(reconcile(dataplane.as_mut(), &observed, &wanted)));
                     }
@@ -58,6 +61,16 @@ impl DataplaneThread {
     pub async fn observe(&self, watched: Vec<IpNet>) -> Result<Result<Observed, ObserveError>, Gone> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::Observe { watched, answer }).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// Which of these kinds of IP tunnel there can be.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub async fn ip_tunnels(&self, asked: BTreeSet<IpTunnel>) -> Result<BTreeSet<IpTunnel>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::IpTunnels { asked, answer }).await.map_err(|_| Gone)?;
         answered.await.map_err(|_| Gone)
     }
 

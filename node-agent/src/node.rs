@@ -123,7 +123,7 @@ pub struct NodeRecord {
     pub vxlan_port: u16,
     /// Labels for rules.
     pub labels: BTreeMap<String, String>,
-    /// Path kinds that it can receive: `native`, `vxlan`.
+    /// Path kinds that it can receive: `native`, `vxlan`, `ipip` (IPv4 pods) and `sit` (IPv6 pods).
     pub capabilities: BTreeSet<String>,
     /// Digest of what both ends of a pair must have in common (path policy, VNI, port).
     pub common_digest: String,

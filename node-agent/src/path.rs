@@ -12,6 +12,7 @@ use bgp::Family;
 use config::{NodeSelector, PathUse, Paths};
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
+use vxlan::IpTunnel;
 
 use crate::node::{NodeName, NodeRecord, Underlay};
 
@@ -19,6 +20,8 @@ use crate::node::{NodeName, NodeRecord, Underlay};
 pub const NATIVE: &str = "native";
 /// Word for a node that can receive VXLAN.
 pub const VXLAN: &str = "vxlan";
+/// Word for IP-in-IP as a path. As capabilities there are two, one per family of pods: [`ip_tunnel`].
+pub const IPIP: &str = "ipip";
 
 /// How pod packets get from one node of a pair to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +30,8 @@ pub enum Path {
     Native,
     /// Through the VXLAN device.
     Vxlan,
+    /// Through the device for IP-in-IP of this family of pods.
+    Ipip,
     /// Not at all.
     None,
 }
@@ -38,6 +43,7 @@ impl Path {
         match self {
             Self::Native => NATIVE,
             Self::Vxlan => VXLAN,
+            Self::Ipip => IPIP,
             Self::None => "none",
         }
     }
@@ -280,6 +286,43 @@ pub fn tunnel_underlay(a: &NodeRecord, b: &NodeRecord) -> Result<Family, (Reason
     Ok(family)
 }
 
+/// The kind of tunnel that carries pods of a family in IP-in-IP. Its name is also the capability's.
+#[must_use]
+pub const fn ip_tunnel(family: Family) -> IpTunnel {
+    match family {
+        Family::Ipv4 => IpTunnel::Ipip,
+        Family::Ipv6 => IpTunnel::Sit,
+    }
+}
+
+/// Whether a pair can use IP-in-IP for a family of pods, or why not. It always goes over IPv4: of IPv6 the kernel takes
+/// no peer's address as the gateway of a tunnel (`vxlan::IpTunnel`).
+///
+/// # Errors
+/// The reason, and the sentence that goes with it.
+pub fn ipip_underlay(a: &NodeRecord, b: &NodeRecord, family: Family) -> Result<(), (Reason, String)> {
+    let (a, b) = if a.name <= b.name { (a, b) } else { (b, a) };
+    let kind = ip_tunnel(family);
+    for end in [a, b] {
+        if end.underlay.ipv4.is_none() {
+            return Err((
+                Reason::NoCommonUnderlay,
+                format!("IP-in-IP goes over IPv4, and {} has no such underlay address", end.name),
+            ));
+        }
+        if !end.capabilities.contains(kind.as_str()) {
+            return Err((
+                Reason::Capability,
+                format!(
+                    "{} can't receive IP-in-IP for {family}: its kernel may lack the module ({kind})",
+                    end.name
+                ),
+            ));
+        }
+    }
+    differing_address(a, b, Family::Ipv4)
+}
+
 /// Underlay address of a family, with its prefix length.
 #[must_use]
 pub fn address(underlay: &Underlay, family: Family) -> Option<IpNet> {
@@ -402,6 +445,10 @@ impl Ends<'_> {
                 },
                 Err((reason, detail)) => Verdict { path: Path::None, reason, detail },
             },
+            PathUse::Ipip => match ipip_underlay(self.a, self.b, self.family) {
+                Ok(()) => Verdict { path: Path::Ipip, reason: wish.reason, detail: wish.because.clone() },
+                Err((reason, why)) => self.fallback(policy, reason, format!("{}, but {why}", wish.because)),
+            },
             PathUse::Direct => match self.native() {
                 Ok(()) => {
                     Verdict { path: Path::Native, reason: Reason::Direct, detail: wish.because.clone() }
@@ -461,10 +508,14 @@ impl Ends<'_> {
         }
     }
 
-    /// The path where native is asked for and does not work; `why` stays the reason.
+    /// The path where what is asked for does not work; `why` stays the reason.
     fn fallback(&self, policy: &Paths, reason: Reason, why: String) -> Verdict {
         match policy.fallback {
-            PathUse::Vxlan => match tunnel_underlay(self.a, self.b) {
+            PathUse::Ipip if ipip_underlay(self.a, self.b, self.family).is_ok() => {
+                Verdict { path: Path::Ipip, reason, detail: why }
+            }
+            // An end that lacks IP-in-IP has VXLAN.
+            PathUse::Vxlan | PathUse::Ipip => match tunnel_underlay(self.a, self.b) {
                 Ok(_) => Verdict { path: Path::Vxlan, reason, detail: why },
                 Err((_, tunnel)) => Verdict {
                     path: Path::None,
@@ -543,6 +594,7 @@ const fn use_word(use_: PathUse) -> &'static str {
         PathUse::Bgp => "bgp",
         PathUse::Direct => "direct",
         PathUse::Vxlan => VXLAN,
+        PathUse::Ipip => IPIP,
         PathUse::None => "none",
     }
 }
@@ -558,7 +610,8 @@ fn is_host(net: IpNet) -> bool {
     net.prefix_len() == net.max_prefix_len()
 }
 
-/// What this version of the agent can receive.
+/// What every agent of this version can receive. What depends on the node's kernel comes to it in its record, and is no
+/// part of what both ends must have in common.
 #[must_use]
 pub fn capabilities() -> BTreeSet<String> {
     [NATIVE, VXLAN].map(str::to_owned).into()
@@ -570,6 +623,7 @@ pub fn serving_address(end: &NodeRecord, peer: &NodeRecord, path: Path, family: 
     let underlay = match path {
         Path::Native => family,
         Path::Vxlan => tunnel_underlay(end, peer).ok()?,
+        Path::Ipip => Family::Ipv4,
         Path::None => return None,
     };
     address(&end.underlay, underlay).map(|net| net.addr())

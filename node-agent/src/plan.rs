@@ -3,7 +3,8 @@
 //! [`plan()`] is the only place where a pod block's route is decided, native or tunnelled. It reads the world
 //! in four steps, one module each: `cluster` (who is a member, with which blocks, and what is refused),
 //! `evidence` with [`crate::path`] (the path of each pair), `sessions` (BGP peers and routes from outside),
-//! `objects` (devices, neighbours, nexthops, routes, rules), with `firewall` (the nftables table). `identity` holds the functions of a name.
+//! `objects` (devices, neighbours, nexthops, routes, rules), with `firewall` (the nftables table). `identity` holds the
+//! functions of a name, `nexthop_ids` those that also look at the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use bgp::speaker::{Peer, PeerName, Routes, SpeakerStatus};
 use config::Config;
 use ipnet::IpNet;
 use tokio::time::Instant;
-use vxlan::{FdbKey, LinkName, NeighborKey, NexthopId, Observed, RouteKey, State};
+use vxlan::{FdbKey, IpTunnel, LinkName, NeighborKey, NexthopId, Observed, RouteKey, State};
 
 use crate::node::{Block, NodeName, NodeRecord, Snapshot};
 use crate::path::{self, Decision, End, Path};
@@ -25,18 +26,21 @@ mod evidence;
 mod external;
 mod firewall;
 mod identity;
+mod nexthop_ids;
 mod objects;
 mod sessions;
 
 pub(crate) use firewall::{
     MODULES as FIREWALL_MODULES, remedy as forward_remedy, unavailable as firewall_unavailable,
 };
-pub use identity::{device_name, router_id, vtep_mac};
+pub use identity::{device_name, ip_device_name, router_id, vtep_mac};
 
 use cluster::Cluster;
 
 /// Routing table `main`.
 pub const MAIN_TABLE: u32 = 254;
+/// RFC 8200 §5, bytes.
+const IPV6_MIN_MTU: u32 = 1280;
 /// Metric of the pool-wide `unreachable` routes: the worst there is.
 pub const UNREACHABLE_METRIC: u32 = u32::MAX;
 
@@ -53,6 +57,8 @@ pub struct World<'a> {
     pub held: &'a [Block],
     /// This node's own underlay.
     pub local: &'a Local,
+    /// Kinds of IP tunnel that the kernel can make, of those that are asked for ([`ip_tunnels`]).
+    pub ip_tunnels: &'a BTreeSet<IpTunnel>,
     /// What the kernel holds.
     pub observed: &'a Observed,
     /// The state of the BGP sessions.
@@ -228,12 +234,17 @@ pub fn plan(world: &World<'_>) -> Plan {
     }
 }
 
-/// Prefixes for which routes of others matter.
+/// Prefixes for which routes of others matter: pools and blocks, and the nodes' addresses, which have routes of ours in
+/// the table for packets from pods.
 #[must_use]
 pub fn watched(config: &Config, snapshot: &Snapshot) -> Vec<IpNet> {
     let pools = config.pools.iter().map(|pool| pool.cidr);
     let blocks = snapshot.claims.keys().map(|block| block.net());
-    pools.chain(blocks).collect::<BTreeSet<_>>().into_iter().collect()
+    let underlays = snapshot.nodes.values().flat_map(|node| {
+        let addresses = Family::ALL.into_iter().filter_map(|family| path::address(&node.underlay, family));
+        addresses.map(|net| IpNet::from(net.addr()))
+    });
+    pools.chain(blocks).chain(underlays).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Families of pod addresses that the configuration has pools of.
@@ -242,9 +253,30 @@ pub fn families(config: &Config) -> BTreeSet<Family> {
     config.pools.iter().map(|pool| Family::of(pool.cidr)).collect()
 }
 
-/// What this node says of itself.
+/// Kinds of IP tunnel that the configuration asks for, one per family of pods, on a node with an IPv4 underlay address.
 #[must_use]
-pub fn own_record(name: &NodeName, config: &Config, local: &Local) -> NodeRecord {
+pub fn ip_tunnels(config: &Config, local: &Local) -> BTreeSet<IpTunnel> {
+    let Some(ipv4) = local.ipv4.as_ref().filter(|_| config.paths.uses_ipip()) else { return BTreeSet::new() };
+    families(config).into_iter().map(path::ip_tunnel).filter(|kind| fits(*kind, ipv4.mtu)).collect()
+}
+
+/// Whether an underlay of this MTU has room for such a tunnel: what carries IPv6 takes IPv6's smallest packet, or the
+/// kernel does not make it.
+fn fits(kind: IpTunnel, underlay_mtu: u32) -> bool {
+    match kind {
+        IpTunnel::Ipip => true,
+        IpTunnel::Sit => underlay_mtu >= IPV6_MIN_MTU + 20,
+    }
+}
+
+/// What this node says of itself. `offered`: the kinds of IP tunnel for which its devices stand.
+#[must_use]
+pub fn own_record(
+    name: &NodeName,
+    config: &Config,
+    local: &Local,
+    offered: &BTreeSet<IpTunnel>,
+) -> NodeRecord {
     let underlay = local.underlay();
     NodeRecord {
         name: name.clone(),
@@ -256,7 +288,10 @@ pub fn own_record(name: &NodeName, config: &Config, local: &Local) -> NodeRecord
         vxlan_port: config.vxlan.port,
         labels: config.node.labels.clone(),
         common_digest: path::common_digest(&config.paths, config.vxlan.vni, config.vxlan.port),
-        capabilities: path::capabilities(),
+        capabilities: path::capabilities()
+            .into_iter()
+            .chain(offered.iter().map(ToString::to_string))
+            .collect(),
         instance: None,
         contender: None,
         unknown: BTreeMap::new(),

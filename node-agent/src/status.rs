@@ -58,7 +58,7 @@ pub struct Status {
     pub tunnel_addresses: BTreeMap<String, String>,
     /// Store in use and its state, for people.
     pub store: String,
-    /// Number of pairs by path (`native`, `vxlan`, `none`).
+    /// Number of pairs by path (`native`, `vxlan`, `ipip`, `none`).
     pub pairs_by_path: BTreeMap<String, u64>,
     /// Kernel objects that could not be programmed, for people.
     pub failures: Vec<String>,
@@ -179,7 +179,7 @@ pub struct RouteEntry {
     pub prefix: String,
     /// Routing table.
     pub table: u32,
-    /// `native`, `vxlan`, `unreachable`; `other` for one that carries our mark and is of no kind that we make.
+    /// `native`, `vxlan`, `ipip`, `unreachable`; `other` for one that carries our mark and is of no kind that we make.
     pub kind: String,
     /// Node that holds the destination; empty for pool routes.
     pub node: String,

@@ -23,8 +23,8 @@ const TABLE: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "device-prefix",
-        &["pairway", "a", "pw_1-x", "abcdefghijk"],
-        &["", "1a", "abcdefghijkl", "a/b", "a b", "ä"],
+        &["pairway", "a", "pw_1-x", "abcdefghij"],
+        &["", "1a", "abcdefghijk", "a/b", "a b", "ä"],
     ),
     ("duration", &["9s", "1h30m"], &["9", "9 s"]),
     ("glob", &["*", "gpu-?", "n1"], &["", "N*", "a/b"]),

@@ -64,13 +64,19 @@ fn pools() -> impl Strategy<Value = Vec<Pool>> {
 }
 
 fn path_use() -> impl Strategy<Value = PathUse> {
-    prop_oneof![Just(PathUse::Bgp), Just(PathUse::Direct), Just(PathUse::Vxlan), Just(PathUse::None)]
+    prop_oneof![
+        Just(PathUse::Bgp),
+        Just(PathUse::Direct),
+        Just(PathUse::Vxlan),
+        Just(PathUse::Ipip),
+        Just(PathUse::None)
+    ]
 }
 
 fn paths() -> impl Strategy<Value = Paths> {
     let selector = || (labels(), option::of(net())).prop_map(|(labels, cidr)| NodeSelector { labels, cidr });
     let rule = ([selector(), selector()], path_use()).prop_map(|(between, use_)| PathRule { between, use_ });
-    let off_link = || prop_oneof![Just(PathUse::Vxlan), Just(PathUse::None)];
+    let off_link = || prop_oneof![Just(PathUse::Vxlan), Just(PathUse::Ipip), Just(PathUse::None)];
     (path_use(), off_link(), off_link(), vec(rule, 0..3)).prop_map(
         |(same_subnet, cross_subnet, fallback, rules)| Paths { same_subnet, cross_subnet, fallback, rules },
     )
@@ -139,7 +145,7 @@ fn node() -> impl Strategy<Value = Node> {
 
 fn kernel() -> impl Strategy<Value = Kernel> {
     let numbers = (100..180_u8, 1..=u32::MAX - 1, 256..=u32::MAX, 1..=32_765_u32, 1_u32 << 28..=15 << 28);
-    (numbers, "[a-zA-Z][-_a-zA-Z0-9]{0,10}", "[a-zA-Z][-_a-zA-Z0-9]{0,30}").prop_map(
+    (numbers, "[a-zA-Z][-_a-zA-Z0-9]{0,9}", "[a-zA-Z][-_a-zA-Z0-9]{0,30}").prop_map(
         |(
             (route_protocol, route_metric, table, rule_priority, nexthop_base),
             device_prefix,
@@ -215,6 +221,11 @@ fn config() -> impl Strategy<Value = Config> {
         .prop_filter("directories differ", |config| {
             let Store::File { path, .. } = &config.store;
             *path != config.state_dir
+        })
+        .prop_filter("IP-in-IP goes over IPv4", |config| {
+            let ipv6 = |selector: &UnderlaySelector| matches!(selector, UnderlaySelector::Cidr(IpNet::V6(_)));
+            let only_ipv6 = matches!(&config.node.underlay, Underlay::Select(all) if all.iter().all(ipv6));
+            !(only_ipv6 && config.paths.uses_ipip())
         })
 }
 

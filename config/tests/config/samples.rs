@@ -31,7 +31,14 @@ fn every_sample_is_read_and_written_and_read() {
     names.sort();
     assert_eq!(
         names,
-        ["dual-stack.yaml", "minimal.yaml", "outside-speaker.yaml", "overrides.yaml", "two-zones.yaml"]
+        [
+            "dual-stack.yaml",
+            "ip-in-ip.yaml",
+            "minimal.yaml",
+            "outside-speaker.yaml",
+            "overrides.yaml",
+            "two-zones.yaml"
+        ]
     );
 }
 
@@ -97,6 +104,15 @@ fn zones_come_from_names_and_rules_see_them() {
     assert_eq!(config.paths.rules[0].use_, PathUse::Vxlan);
     assert_eq!(config.paths.rules[1].between[0].cidr, Some("198.51.100.0/24".parse().unwrap()));
     assert_eq!(config.pools[1].nodes.get("zone").map(String::as_str), Some("b"));
+}
+
+#[test]
+fn ip_in_ip_is_asked_for_by_path() {
+    let config = sample("ip-in-ip.yaml").for_node("n1");
+    assert_eq!((config.paths.cross_subnet, config.paths.fallback), (PathUse::Ipip, PathUse::Vxlan));
+    assert_eq!(config.paths.rules[0].use_, PathUse::Vxlan);
+    assert!(config.paths.uses_ipip());
+    assert!(!sample("two-zones.yaml").for_node("a-1").paths.uses_ipip());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::brake::{Brake, StartBrake};
 use super::conditions::Conditions;
 use super::parts::Limits;
 use super::repairs::Repairs;
+use super::tunnels::Tunnels;
 use crate::node::NodeName;
 use crate::plan::{Finding, Memory, Plan};
 use crate::status::Counters;
@@ -23,6 +24,7 @@ pub(super) struct Between {
     pub(super) local: Local,
     /// Since when an underlay address is away.
     pub(super) away: BTreeMap<Family, Instant>,
+    pub(super) tunnels: Tunnels,
     /// Since when a pair waits for the first life of its session.
     pub(super) waiting: BTreeMap<(NodeName, Family), Instant>,
     pub(super) brake: Brake,
@@ -57,6 +59,7 @@ impl Between {
         Self {
             local: Local::default(),
             away: BTreeMap::new(),
+            tunnels: Tunnels::default(),
             waiting: BTreeMap::new(),
             brake: Brake::default(),
             start_brake: StartBrake::default(),

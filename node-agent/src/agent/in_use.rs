@@ -76,7 +76,7 @@ mod tests {
             carrier: true,
             mtu: 1500,
             mac: None,
-            vxlan: None,
+            tunnel: None,
             addresses: vec![address],
         }
     }

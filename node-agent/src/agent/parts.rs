@@ -71,6 +71,8 @@ pub struct Limits {
     pub session_patience: Duration,
     /// Another agent of our name that gives no sign of life for so long is gone.
     pub name_patience: Duration,
+    /// The kernel is asked again so often for a module that it lacks: asking starts a program.
+    pub module_patience: Duration,
     /// First and longest wait after a failure.
     pub retry: (Duration, Duration),
 }
@@ -83,6 +85,7 @@ impl Default for Limits {
             underlay_grace: Duration::from_secs(30),
             session_patience: Duration::from_secs(30),
             name_patience: Duration::from_secs(60),
+            module_patience: Duration::from_secs(30),
             retry: (Duration::from_millis(250), Duration::from_secs(30)),
         }
     }

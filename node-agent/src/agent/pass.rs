@@ -77,7 +77,9 @@ impl Agent {
         if !underlay_stands {
             outcome = outcome.not_ready("underlay");
         }
-        let mut own = plan::own_record(&self.name, &self.config, &self.state.local);
+        self.settle_tunnels(&observed, snapshot.as_deref(), now).await?;
+        let mut own =
+            plan::own_record(&self.name, &self.config, &self.state.local, &self.state.tunnels.offered);
         own.instance = self.runs.ids.first().cloned();
         if !self.state.local.is_empty() {
             self.wanted_record.send_if_modified(|wanted| {
@@ -128,6 +130,7 @@ impl Agent {
             snapshot: &braked.snapshot,
             held: &blocks.held,
             local: &self.state.local,
+            ip_tunnels: &self.state.tunnels.wanted,
             observed: &observed,
             sessions: &sessions,
             learned: &learned,
@@ -214,6 +217,7 @@ impl Agent {
         let report = self.dataplane.reconcile(Arc::clone(&observed), wanted).await?;
         self.note_repairs(plan, &observed, &report, now);
         self.state.present = present::present(&observed.ours, &report.applied);
+        self.offer_tunnels(now);
         self.count_changes(&report, plan);
         let lost = self.blocks.borrow().as_ref().map_or_else(Vec::new, |blocks| blocks.lost.clone());
         for conflict in &report.conflicts {

@@ -11,3 +11,4 @@ mod names;
 mod paths;
 mod reload;
 mod restart;
+mod tunnels;

@@ -14,7 +14,7 @@ pub(super) struct Filter {
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
     /// Only routes of this kind.
-    #[arg(long, value_name = "KIND", value_parser = ["native", "vxlan", "unreachable", "other"])]
+    #[arg(long, value_name = "KIND", value_parser = ["native", "vxlan", "ipip", "unreachable", "other"])]
     kind: Option<String>,
     /// Only routes in this state.
     #[arg(long, value_name = "STATE", value_parser = ["installed", "missing", "stale"])]

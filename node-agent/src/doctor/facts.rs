@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bgp::Family;
 use ipnet::IpNet;
 use vxlan::firewall::Netfilter;
-use vxlan::{InstalledRoute, Interface, LinkName};
+use vxlan::{InstalledRoute, Interface, IpTunnel, LinkName};
 
 use crate::node::NodeName;
 use crate::underlay::Choice;
@@ -85,8 +85,10 @@ pub struct BridgeFilter {
 pub struct Modules {
     /// vxlan
     pub vxlan: ModuleState,
-    /// ipip
-    pub ipip: ModuleState,
+    /// ipip and sit.
+    pub ip: BTreeMap<IpTunnel, ModuleState>,
+    /// Which of the two the configuration asks for.
+    pub asked: BTreeSet<IpTunnel>,
 }
 
 /// Whether the kernel has a module.

@@ -12,11 +12,12 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use vxlan::netlink::{Kernel, kernel_release, require_kernel};
-use vxlan::{Dataplane, LinkName, Observed};
+use vxlan::{Dataplane, IpTunnel, LinkName, Observed};
 
 use super::facts::{BridgeFilter, Device, Facts, Folder, Known, Modules, Ports, Purpose, Record};
 use crate::daemon;
 use crate::node::NodeName;
+use crate::plan;
 use crate::store::file::peek;
 use crate::telemetry::chain;
 use crate::underlay::{self, Choice, Local};
@@ -66,7 +67,11 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
             calls_iptables: sysctl("net/bridge/bridge-nf-call-iptables").ok().map(|value| value != 0),
             kube_proxy: process_names().any(|name| name == "kube-proxy"),
         },
-        modules: Modules { vxlan: modules::state("vxlan"), ipip: modules::state("ipip") },
+        modules: Modules {
+            vxlan: modules::state("vxlan"),
+            ip: IpTunnel::ALL.map(|kind| (kind, modules::state(kind.as_str()))).into(),
+            asked: plan::ip_tunnels(config, &underlay.local),
+        },
         ports: Ports {
             vxlan: config.vxlan.port,
             vni: config.vxlan.vni,

@@ -3,7 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bgp::Family;
 use ipnet::IpNet;
 use vxlan::firewall::{Base, BaseChain, ForwardChain, Netfilter, hook};
-use vxlan::{InstalledRoute, Interface, InterfaceAddress, LinkName, RouteKey, Vni, VxlanId};
+use vxlan::{
+    InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, RouteKey, TunnelId, Vni, VxlanId,
+};
 
 use super::*;
 use crate::underlay::{Choice, Local, LocalAddress};
@@ -25,7 +27,7 @@ fn interface(kind: &str, mtu: u32, addresses: &[&str]) -> Interface {
         carrier: true,
         mtu,
         mac: None,
-        vxlan: None,
+        tunnel: None,
         addresses: addresses
             .iter()
             .map(|text| InterfaceAddress { address: net(text), unfit: false, local_scope: false })
@@ -69,7 +71,11 @@ fn sound() -> Facts {
         }],
         underlay: underlay("192.0.2.1/24", 1500),
         bridge_filter: BridgeFilter { calls_iptables: Some(true), kube_proxy: true },
-        modules: Modules { vxlan: ModuleState::Present, ipip: ModuleState::Missing },
+        modules: Modules {
+            vxlan: ModuleState::Present,
+            ip: IpTunnel::ALL.map(|kind| (kind, ModuleState::Missing)).into(),
+            asked: BTreeSet::new(),
+        },
         ports: Ports {
             vxlan: 4789,
             vni: 4096,
@@ -98,7 +104,7 @@ fn a_sound_machine_has_nothing_to_mend_and_every_check_looks_at_it() {
     let bad: Vec<&Check> = checks.iter().filter(|check| check.outcome != Outcome::Ok).collect();
     assert!(bad.is_empty(), "{bad:?}");
     let names: BTreeSet<&str> = checks.iter().map(|check| check.name.as_str()).collect();
-    assert_eq!(names.len(), 20, "{names:?}");
+    assert_eq!(names.len(), 21, "{names:?}");
     assert!(checks.iter().all(|check| check.remedy.is_empty()));
 }
 
@@ -115,9 +121,16 @@ type Broken = (&'static str, fn(&mut Facts), &'static str);
 
 #[test]
 fn each_thing_that_is_broken_is_found_by_its_check_alone() {
-    let table: [Broken; 28] = [
+    let table: [Broken; 29] = [
         ("kernel", |f| f.kernel = Err("Linux 5.10 is too old".to_owned()), "newer kernel"),
         ("module-vxlan", |f| f.modules.vxlan = ModuleState::Missing, "modprobe vxlan"),
+        (
+            "module-sit",
+            |f| {
+                f.modules.asked.insert(IpTunnel::Sit);
+            },
+            "modprobe sit",
+        ),
         (
             "ip-forward",
             |f| {
@@ -218,7 +231,7 @@ fn each_thing_that_is_broken_is_found_by_its_check_alone() {
             "port-vxlan",
             |f| {
                 let id = VxlanId { vni: Vni(4096), port: 4789, ipv6: false };
-                let device = Interface { vxlan: Some(id), ..interface("vxlan", 1450, &[]) };
+                let device = Interface { tunnel: Some(TunnelId::Vxlan(id)), ..interface("vxlan", 1450, &[]) };
                 f.interfaces.as_mut().unwrap().insert(link("flannel.1"), device);
             },
             "ip link delete flannel.1",
@@ -281,14 +294,14 @@ fn what_looks_like_trouble_and_is_none() {
         }),
         ("the kernel's socket of our own device", |f| {
             let id = VxlanId { vni: Vni(4096), port: 4789, ipv6: false };
-            let device = Interface { vxlan: Some(id), ..interface("vxlan", 1450, &[]) };
+            let device = Interface { tunnel: Some(TunnelId::Vxlan(id)), ..interface("vxlan", 1450, &[]) };
             f.interfaces.as_mut().unwrap().insert(link("pairway-vx4"), device);
             f.ours.insert(link("pairway-vx4"));
             f.ports.owners.as_mut().unwrap().push(owner(Proto::Udp, "0.0.0.0", 4789, Owner::Unseen));
         }),
         ("a VXLAN device with another identifier", |f| {
             let id = VxlanId { vni: Vni(1), port: 4789, ipv6: false };
-            let device = Interface { vxlan: Some(id), ..interface("vxlan", 1450, &[]) };
+            let device = Interface { tunnel: Some(TunnelId::Vxlan(id)), ..interface("vxlan", 1450, &[]) };
             f.interfaces.as_mut().unwrap().insert(link("flannel.1"), device);
         }),
         ("a chain that drops another family", |f| {

@@ -205,6 +205,55 @@ fn ends_that_can_different_things_use_what_both_can() {
     }
 }
 
+/// IP-in-IP where both ends can receive it, else what they both can, the same at both ends.
+#[test]
+fn ip_in_ip_needs_both_ends() {
+    let able = |record: NodeRecord, words: &[&str]| {
+        let more = words.iter().map(|word| (*word).to_owned());
+        NodeRecord { capabilities: record.capabilities.iter().cloned().chain(more).collect(), ..record }
+    };
+    let a = able(node("a", Some("192.0.2.1/24"), Some("2001:db8:a::1/64")), &["ipip", "sit"]);
+    let far = able(node("b", Some("198.51.100.2/24"), Some("2001:db8:b::2/64")), &["ipip", "sit"]);
+    let near = able(v4("b", "192.0.2.2/24"), &["ipip"]);
+    let cross = Paths { cross_subnet: PathUse::Ipip, ..policy() };
+    let back = Paths { fallback: PathUse::Ipip, ..policy() };
+    let alone = Paths { cross_subnet: PathUse::Ipip, fallback: PathUse::None, ..policy() };
+    let lacks = |word: &str| {
+        let mut record = far.clone();
+        record.capabilities.remove(word);
+        record
+    };
+    let (ipv4, ipv6) = (Family::Ipv4, Family::Ipv6);
+    let only6 = able(node("b", None, Some("2001:db8:b::2/64")), &["ipip", "sit"]);
+    let table = [
+        (&far, ipv4, &cross, Evidence::Waiting, "ipip -> ipip (cross-subnet)"),
+        (&far, ipv6, &cross, Evidence::Waiting, "ipip -> ipip (cross-subnet)"),
+        // One family of pods may have it and the other not.
+        (&lacks("sit"), ipv4, &cross, Evidence::Waiting, "ipip -> ipip (cross-subnet)"),
+        (&lacks("sit"), ipv6, &cross, Evidence::Waiting, "vxlan -> vxlan (capability)"),
+        (&lacks("ipip"), ipv4, &cross, Evidence::Waiting, "vxlan -> vxlan (capability)"),
+        (&lacks("ipip"), ipv4, &alone, Evidence::Waiting, "none -> none (capability)"),
+        (&only6, ipv6, &cross, Evidence::Waiting, "vxlan -> vxlan (no-common-underlay)"),
+        (&near, ipv4, &back, Evidence::Down, "native -> ipip (bgp-down)"),
+        (&near, ipv4, &back, Evidence::Delivered, "native -> native (bgp)"),
+        // The fallback of the fallback is VXLAN.
+        (&near, ipv6, &back, Evidence::Down, "vxlan -> vxlan (no-underlay-family)"),
+        (&lacks("ipip"), ipv4, &back, Evidence::Down, "vxlan -> vxlan (cross-subnet)"),
+    ];
+    for (b, family, policy, evidence, want) in table {
+        assert_eq!(check(&a, b, family, policy, evidence), want, "{b:?}");
+    }
+    let sentence = decide(end(&a), end(&lacks("ipip")), ipv4, &cross, Evidence::Waiting).detail;
+    assert!(
+        sentence.contains("b can't receive IP-in-IP for ipv4") && sentence.contains("ipip"),
+        "{sentence}"
+    );
+    assert_eq!(serving_address(&far, &a, Path::Ipip, ipv6), Some("198.51.100.2".parse().unwrap()));
+    // Neither knows what the other has been told to do: VXLAN, as ever.
+    let other = NodeRecord { common_digest: "other".to_owned(), ..far.clone() };
+    assert_eq!(check(&a, &other, ipv4, &cross, Evidence::Waiting), "ipip -> vxlan (policy-differs)");
+}
+
 #[test]
 fn a_node_without_a_block_has_no_path() {
     let (a, b) = (v4("a", "192.0.2.1/24"), v4("b", "192.0.2.2/24"));
@@ -238,7 +287,13 @@ fn the_digest_is_fixed_and_ignores_the_order_of_selectors() {
 }
 
 fn any_use() -> impl Strategy<Value = PathUse> {
-    prop_oneof![Just(PathUse::Bgp), Just(PathUse::Direct), Just(PathUse::Vxlan), Just(PathUse::None)]
+    prop_oneof![
+        Just(PathUse::Bgp),
+        Just(PathUse::Direct),
+        Just(PathUse::Vxlan),
+        Just(PathUse::Ipip),
+        Just(PathUse::None)
+    ]
 }
 
 fn any_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
@@ -266,7 +321,7 @@ prop_compose! {
         vni in 1_u32..3,
         port in 1_u16..3,
         digest in 0_u8..2,
-        capabilities in prop::collection::btree_set(prop_oneof![Just(NATIVE.to_owned()), Just(VXLAN.to_owned())], 0..3),
+        capabilities in prop::sample::subsequence(vec![NATIVE, VXLAN, "ipip", "sit"], 0..=4),
     ) -> NodeRecord {
         let mut record = node(&name, None, None);
         record.underlay = Underlay { ipv4, ipv6 };
@@ -274,7 +329,7 @@ prop_compose! {
         record.vni = vni;
         record.vxlan_port = port;
         record.common_digest = digest.to_string();
-        record.capabilities = capabilities;
+        record.capabilities = capabilities.into_iter().map(str::to_owned).collect();
         record
     }
 }
@@ -288,7 +343,7 @@ prop_compose! {
     fn any_policy()(
         same_subnet in any_use(),
         cross_subnet in any_use(),
-        fallback in prop_oneof![Just(PathUse::Vxlan), Just(PathUse::None)],
+        fallback in prop_oneof![Just(PathUse::Vxlan), Just(PathUse::Ipip), Just(PathUse::None)],
         rules in prop::collection::vec(
             (any_selector(), any_selector(), any_use())
                 .prop_map(|(x, y, use_)| PathRule { between: [x, y], use_ }),
@@ -326,6 +381,7 @@ proptest! {
                         prop_assert!(a.capabilities.contains(NATIVE) && b.capabilities.contains(NATIVE));
                     }
                     Path::Vxlan => prop_assert!(tunnel_underlay(&a, &b).is_ok()),
+                    Path::Ipip => prop_assert!(ipip_underlay(&a, &b, family).is_ok()),
                     Path::None => (),
                 }
                 if decision.path != Path::None {

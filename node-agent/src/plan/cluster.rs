@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use vxlan::NexthopId;
 
-use super::identity::NexthopIds;
+use super::nexthop_ids::{self, Use};
 use super::{Finding, World, vtep_mac};
 use crate::node::{Block, Claim, NodeName, NodeRecord};
 use crate::path::{self, Class};
@@ -45,6 +45,23 @@ impl Member {
             .collect()
     }
 
+    /// The gateway of the tunnel for this family: the tunnel address in IPv4. In IPv6 the link-local address that follows
+    /// from the Ethernet address: the kernel refuses a gateway inside of a block that is routed natively at that moment.
+    pub(super) fn tunnel_gateway(&self, family: Family) -> Option<IpAddr> {
+        let tunnel = self.tunnel_address(family)?;
+        Some(match family {
+            Family::Ipv4 => tunnel,
+            Family::Ipv6 => vtep_mac(&self.record.name).link_local().into(),
+        })
+    }
+
+    /// Every gateway that the nexthop object for this family can have.
+    fn gateways(&self, family: Family) -> BTreeSet<IpAddr> {
+        let native = path::address(&self.record.underlay, family).map(|net| net.addr());
+        let ipip = self.record.underlay.ipv4.map(|net| path::ip_tunnel(family).gateway(net.addr()));
+        native.into_iter().chain(self.tunnel_gateway(family)).chain(ipip).collect()
+    }
+
     pub(super) fn underlay_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         Family::ALL
             .into_iter()
@@ -66,8 +83,8 @@ pub(super) struct Cluster {
     pub at: BTreeMap<IpAddr, NodeName>,
     /// Ids of the peers' nexthop objects.
     pub nexthops: BTreeMap<(NodeName, Family), NexthopId>,
-    /// The ids given so far.
-    pub ids: NexthopIds,
+    /// Ids of the nexthop objects of gateways outside of the cluster.
+    pub gateways: BTreeMap<IpAddr, NexthopId>,
 }
 
 impl Cluster {
@@ -91,16 +108,10 @@ impl Cluster {
             disbelieve_pool_addresses(world, peer, findings);
         }
         give_blocks(world, &mut peers, findings);
-        let mut ids = NexthopIds::new(world.config.kernel.nexthop_base);
-        let mut nexthops = BTreeMap::new();
-        for name in peers.keys() {
-            for family in Family::ALL {
-                nexthops.insert((name.clone(), family), ids.assign(&format!("{name}/{family}")));
-            }
-        }
+        let (nexthops, gateways) = nexthop_ids(world, &peers);
         let cluster = Self {
             nexthops,
-            ids,
+            gateways,
             pools: pools_without(world, findings),
             at: addresses(&own, &peers, findings),
             own,
@@ -165,6 +176,30 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Ids for the peers' objects, one per family, and for those of every gateway that outside speakers name.
+fn nexthop_ids(
+    world: &World<'_>,
+    peers: &BTreeMap<NodeName, Member>,
+) -> (BTreeMap<(NodeName, Family), NexthopId>, BTreeMap<IpAddr, NexthopId>) {
+    let key = |name: &NodeName, family: Family| format!("{name}/{family}");
+    let outside = |gateway: &IpAddr| format!("gateway {gateway}");
+    let gateways: BTreeSet<IpAddr> =
+        world.learned.routes.values().flatten().map(|route| route.next_hop).collect();
+    let of_peers = peers.iter().flat_map(|(name, peer)| {
+        Family::ALL.map(|family| Use { key: key(name, family), gateways: peer.gateways(family) })
+    });
+    let of_gateways = gateways.iter().map(|ip| Use { key: outside(ip), gateways: BTreeSet::from([*ip]) });
+    // Peers first: what a node announces has its own address for a next hop.
+    let uses: Vec<Use> = of_peers.chain(of_gateways).collect();
+    let ids = nexthop_ids::assign(world.config.kernel.nexthop_base, &uses, &world.observed.ours.nexthops);
+    let id = |key: &str| ids.get(key).copied();
+    let peers = peers.keys().flat_map(|name| Family::ALL.map(|family| (name.clone(), family)));
+    (
+        peers.filter_map(|(name, family)| Some(((name.clone(), family), id(&key(&name, family))?))).collect(),
+        gateways.into_iter().filter_map(|ip| Some((ip, id(&outside(&ip))?))).collect(),
+    )
 }
 
 /// An underlay address out of a pool would be reached through itself: it counts as missing.

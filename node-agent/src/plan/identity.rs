@@ -1,11 +1,10 @@
 //! Functions of a name: no allocator, nothing to leak, the same after a reboot (invariant 11).
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use bgp::Family;
 use sha2::{Digest, Sha256};
-use vxlan::{LinkName, Mac, Marks, NexthopId};
+use vxlan::{IpTunnel, LinkName, Mac};
 
 use crate::node::{NodeName, Underlay};
 
@@ -41,28 +40,10 @@ pub fn device_name(prefix: &str, underlay: Family) -> Option<LinkName> {
     format!("{prefix}-vx{digit}").parse().ok()
 }
 
-/// Gives ids to nexthop objects: base plus a hash of the key, the next free one where two keys meet. The same
-/// keys in the same order get the same ids on every start.
-#[derive(Debug, Clone)]
-pub(super) struct NexthopIds {
-    base: u32,
-    taken: BTreeSet<u32>,
-}
-
-impl NexthopIds {
-    pub(super) const fn new(base: u32) -> Self {
-        Self { base, taken: BTreeSet::new() }
-    }
-
-    pub(super) fn assign(&mut self, key: &str) -> NexthopId {
-        let digest = hash("pairway nexthop", key);
-        let mut offset =
-            u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % Marks::NEXTHOP_IDS;
-        while !self.taken.insert(offset) {
-            offset = (offset + 1) % Marks::NEXTHOP_IDS;
-        }
-        NexthopId(self.base.wrapping_add(offset))
-    }
+/// Name of the device for a kind of IP tunnel: `pairway-ipip`, `pairway-sit`. `None` if the configured beginning is too long.
+#[must_use]
+pub fn ip_device_name(prefix: &str, kind: IpTunnel) -> Option<LinkName> {
+    format!("{prefix}-{kind}").parse().ok()
 }
 
 fn hash(purpose: &str, text: &str) -> [u8; 32] {
@@ -87,29 +68,7 @@ mod tests {
         assert_eq!(router_id(&name, None, &Underlay::default()).to_string(), "114.151.142.213");
         assert_eq!(device_name("pairway", Family::Ipv6).unwrap().as_str(), "pairway-vx6");
         assert_eq!(device_name("a-name-too-long", Family::Ipv4), None);
-    }
-
-    #[test]
-    fn nexthop_ids_are_distinct_and_in_range() {
-        let assign = || {
-            let mut ids = NexthopIds::new(0x7000_0000);
-            let assigned: Vec<NexthopId> =
-                (0..20_000).map(|index| ids.assign(&format!("n{index}/ipv4"))).collect();
-            // The hash of the same key meets itself: the next id is taken.
-            let again = ids.assign("n0/ipv4");
-            assert!(!assigned.contains(&again));
-            assigned
-        };
-        let ids = assign();
-        let distinct: BTreeSet<NexthopId> = ids.iter().copied().collect();
-        assert_eq!(distinct.len(), ids.len());
-        let marks = Marks {
-            route_protocol: 1,
-            ifalias: String::new(),
-            nexthop_base: 0x7000_0000,
-            firewall_table: String::new(),
-        };
-        assert!(ids.iter().all(|id| marks.owns_nexthop(*id)));
-        assert_eq!(ids, assign());
+        assert_eq!(ip_device_name("pairway", IpTunnel::Ipip).unwrap().as_str(), "pairway-ipip");
+        assert_eq!(ip_device_name("pairway", IpTunnel::Sit).unwrap().as_str(), "pairway-sit");
     }
 }

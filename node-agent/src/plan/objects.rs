@@ -10,12 +10,12 @@ use bgp::Family;
 use ipnet::IpNet;
 use vxlan::{
     Address, FdbKey, Gateway, LinkName, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget, Rule,
-    State, Vni, VxlanLink,
+    Settings, State, TunnelKind, TunnelLink, Vni, Vxlan,
 };
 
 use super::cluster::{Cluster, Member};
 use super::external::ExternalRoute;
-use super::{MAIN_TABLE, PairPlan, UNREACHABLE_METRIC, World, device_name, vtep_mac};
+use super::{MAIN_TABLE, PairPlan, UNREACHABLE_METRIC, World, device_name, fits, ip_device_name, vtep_mac};
 use crate::path::{self, Path};
 use crate::underlay::LocalAddress;
 
@@ -36,6 +36,7 @@ pub(super) fn objects(
     // A node without a block has no tunnel address and no pairs.
     if !cluster.own.blocks.is_empty() {
         build.devices();
+        build.ip_devices();
         for pair in &mut pairs {
             build.pair(pair);
         }
@@ -56,7 +57,7 @@ struct Build<'a> {
 /// How to reach a peer through the tunnel.
 struct Tunnel<'a> {
     link: LinkName,
-    device: &'a VxlanLink,
+    device: &'a TunnelLink,
     remote: IpAddr,
 }
 
@@ -97,21 +98,46 @@ impl Build<'_> {
         let config = self.world.config;
         let Some(link) = device_name(&config.kernel.device_prefix, family) else { return };
         let address = local.address.addr();
-        self.state.links.insert(
-            link.clone(),
-            VxlanLink {
-                vni: Vni(config.vxlan.vni),
-                port: config.vxlan.port,
-                local: address,
-                underlay: local.link.clone(),
-                mac: vtep_mac(&self.world.own.name),
-                mtu: local.mtu.saturating_sub(VxlanLink::overhead(address)),
-                up: true,
-            },
-        );
+        let kind = TunnelKind::Vxlan(Vxlan {
+            vni: Vni(config.vxlan.vni),
+            port: config.vxlan.port,
+            underlay: local.link.clone(),
+            mac: vtep_mac(&self.world.own.name),
+        });
+        let mtu = local.mtu.saturating_sub(kind.overhead(address));
+        let device = TunnelLink { kind, local: address, mtu, up: true, settings: Settings::Ours };
+        self.state.links.insert(link.clone(), device);
         for address in self.cluster.own.tunnel_addresses().into_values() {
             self.state.addresses.insert(Address { link: link.clone(), address: IpNet::from(address) });
         }
+    }
+
+    /// One device per kind of IP tunnel that is asked for and that the kernel has: what is received is received whether
+    /// any pair uses it or not. The tunnel address is on it too, so that the node itself speaks by it.
+    fn ip_devices(&mut self) {
+        let config = self.world.config;
+        let Some(local) = &self.world.local.ipv4 else { return };
+        let address = local.address.addr();
+        for family in Family::ALL {
+            let kind = path::ip_tunnel(family);
+            let name = ip_device_name(&config.kernel.device_prefix, kind);
+            let wanted = self.world.ip_tunnels.contains(&kind) && fits(kind, local.mtu);
+            let Some(link) = name.filter(|_| wanted) else { continue };
+            let kind = TunnelKind::Ip(kind);
+            let mtu = local.mtu.saturating_sub(kind.overhead(address));
+            let device = TunnelLink { kind, local: address, mtu, up: true, settings: Settings::Ours };
+            self.state.links.insert(link.clone(), device);
+            if let Some(address) = self.cluster.own.tunnel_address(family) {
+                self.state.addresses.insert(Address { link, address: IpNet::from(address) });
+            }
+        }
+    }
+
+    /// The device for IP-in-IP of a family of pods, if it stands.
+    fn ip_device(&self, family: Family) -> Option<(LinkName, &TunnelLink)> {
+        let link = ip_device_name(&self.world.config.kernel.device_prefix, path::ip_tunnel(family))?;
+        let device = self.state.links.get(&link)?;
+        Some((link, device))
     }
 
     fn pair(&mut self, pair: &mut PairPlan) {
@@ -119,7 +145,7 @@ impl Build<'_> {
         let tunnel = self.tunnel(peer);
         let mac = vtep_mac(&pair.peer);
         if let Some(Tunnel { link, device, remote }) = &tunnel
-            && let Some(via) = self.tunnel_gateway(peer, pair.family)
+            && let Some(via) = Self::tunnel_gateway(peer, pair.family)
         {
             let fdb = FdbKey { link: link.clone(), mac };
             let neighbor = NeighborKey { link: link.clone(), address: via.address };
@@ -135,6 +161,10 @@ impl Build<'_> {
         }
         let Some(nexthop) = self.nexthop(pair, peer) else { return };
         let Some(id) = self.cluster.nexthops.get(&(pair.peer.clone(), pair.family)).copied() else { return };
+        if let (Path::Ipip, Some((link, device))) = (pair.decision.path, self.ip_device(pair.family)) {
+            pair.mtu = device.mtu;
+            pair.needs.link = Some(link);
+        }
         if pair.decision.path == Path::Native {
             pair.mtu = self.world.local.of(pair.family).map_or(0, |local| local.mtu);
         }
@@ -154,16 +184,9 @@ impl Build<'_> {
         Some(Tunnel { link, device, remote })
     }
 
-    /// Next hop of a peer in the tunnel: its tunnel address in IPv4. In IPv6 the link-local address of its MAC:
-    /// the kernel refuses a gateway inside of a block that is routed natively at that moment.
-    fn tunnel_gateway(&self, peer: &Member, family: Family) -> Option<Gateway> {
-        let tunnel = peer.tunnel_address(family)?;
-        Some(match family {
-            Family::Ipv4 => Gateway { address: tunnel, onlink: true },
-            Family::Ipv6 => {
-                Gateway { address: vtep_mac(&peer.record.name).link_local().into(), onlink: false }
-            }
-        })
+    fn tunnel_gateway(peer: &Member, family: Family) -> Option<Gateway> {
+        let address = peer.tunnel_gateway(family)?;
+        Some(Gateway { address, onlink: family == Family::Ipv4 })
     }
 
     fn nexthop(&self, pair: &PairPlan, peer: &Member) -> Option<Nexthop> {
@@ -176,8 +199,14 @@ impl Build<'_> {
                 },
                 link: self.world.local.of(pair.family)?.link.clone(),
             }),
+            Path::Ipip => {
+                let remote = peer.record.underlay.ipv4?.addr();
+                let address = path::ip_tunnel(pair.family).gateway(remote);
+                let (link, _) = self.ip_device(pair.family)?;
+                Some(Nexthop { gateway: Gateway { address, onlink: true }, link })
+            }
             Path::Vxlan => Some(Nexthop {
-                gateway: self.tunnel_gateway(peer, pair.family)?,
+                gateway: Self::tunnel_gateway(peer, pair.family)?,
                 link: self.tunnel(peer)?.link,
             }),
         }
@@ -213,15 +242,11 @@ impl Build<'_> {
     }
 
     fn external(&mut self, external: &BTreeMap<IpNet, ExternalRoute>) {
-        let mut ids = self.cluster.ids.clone();
-        let mut gateways: BTreeMap<IpAddr, NexthopId> =
-            external.values().map(|route| (route.gateway, NexthopId(0))).collect();
-        for (gateway, id) in &mut gateways {
-            *id = ids.assign(&format!("gateway {gateway}"));
-        }
         for (prefix, route) in external {
             let local = self.world.local.of(Family::of(*prefix));
-            let (Some(id), Some(local)) = (gateways.get(&route.gateway), local) else { continue };
+            let (Some(id), Some(local)) = (self.cluster.gateways.get(&route.gateway), local) else {
+                continue;
+            };
             let gateway = Gateway { address: route.gateway, onlink: false };
             self.state.nexthops.insert(*id, Nexthop { gateway, link: local.link.clone() });
             self.block_route(*prefix, *id, route.peer.clone());

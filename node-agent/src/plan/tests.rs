@@ -9,7 +9,7 @@ use bgp::speaker::{LearnedRoute, MessageCounters, PeerStatus, Role, SessionState
 use config::{BgpPeer, Blocks, PathUse, Paths, Pool};
 use expect_test::{Expect, expect};
 use jiff::Timestamp;
-use vxlan::{RouteTarget, VxlanLink};
+use vxlan::{IpTunnel, RouteTarget, TunnelKind, TunnelLink, Vxlan};
 
 use super::*;
 use crate::node::{Claim, PoolRecord};
@@ -80,6 +80,7 @@ pub(crate) struct Scene {
     pub config: Config,
     pub snapshot: Snapshot,
     pub local: Local,
+    pub ip_tunnels: BTreeSet<IpTunnel>,
     pub observed: Observed,
     pub sessions: SpeakerStatus,
     pub learned: Routes,
@@ -97,6 +98,7 @@ impl Scene {
             config: config(words.next().unwrap()),
             snapshot: Snapshot { revision: 1, ..Snapshot::default() },
             local: Local::default(),
+            ip_tunnels: BTreeSet::new(),
             observed: Observed::default(),
             sessions: SpeakerStatus::default(),
             learned: Routes::default(),
@@ -136,7 +138,7 @@ impl Scene {
                 local.set(Family::of(net), Some(LocalAddress { address: net, link, mtu: 1500 }));
             }
         }
-        let record = own_record(&holder, &self.config, &local);
+        let record = own_record(&holder, &self.config, &local, &self.ip_tunnels);
         self.snapshot.nodes.insert(holder, record);
     }
 
@@ -188,13 +190,14 @@ impl Scene {
     }
 
     pub(crate) fn plan(&self) -> Plan {
-        let own = own_record(&name(&self.config.node.name), &self.config, &self.local);
+        let own = own_record(&name(&self.config.node.name), &self.config, &self.local, &self.ip_tunnels);
         plan(&World {
             own: &own,
             config: &self.config,
             snapshot: &self.snapshot,
             held: &self.held,
             local: &self.local,
+            ip_tunnels: &self.ip_tunnels,
             observed: &self.observed,
             sessions: &self.sessions,
             learned: &self.learned,
@@ -225,7 +228,11 @@ fn pairs_text(plan: &Plan) -> String {
 /// The kernel state as a person would list it.
 fn state_text(state: &State) -> String {
     let mut text = String::new();
-    for (name, VxlanLink { vni, port, local, underlay, mac, mtu, .. }) in &state.links {
+    for (name, TunnelLink { kind, local, mtu, .. }) in &state.links {
+        let TunnelKind::Vxlan(Vxlan { vni, port, underlay, mac }) = kind else {
+            let _ = writeln!(text, "link {name} kind {} local {local} mtu {mtu}", kind.as_str());
+            continue;
+        };
         let _ = writeln!(
             text,
             "link {name} vni {} port {port} local {local} dev {underlay} mac {mac} mtu {mtu}",
@@ -347,6 +354,58 @@ fn objects_of_two_families_over_one() {
         rp_filter pairway-vx4 2
     "#]],
     );
+}
+
+#[test]
+fn objects_of_ip_in_ip() {
+    let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24 fd10:244:0:1::/64", &[]);
+    scene.config.pools.push(pool("fd10:244::/48", 64));
+    scene.config.paths.cross_subnet = PathUse::Ipip;
+    scene.ip_tunnels = IpTunnel::ALL.into();
+    scene.add("n2 192.0.2.2/24 10.244.2.0/24");
+    scene.add("n3 198.51.100.3/24 10.244.3.0/24 fd10:244:0:3::/64");
+    scene.established("n2", &["10.244.2.0/24"]);
+    let plan = scene.step();
+    assert_eq!(
+        pairs_text(&plan),
+        "n2 ipv4: native (bgp)\nn2 ipv6: none (no-block)\nn3 ipv4: ipip (cross-subnet)\nn3 ipv6: ipip (cross-subnet)\n"
+    );
+    check_state(
+        &plan,
+        &expect![[r#"
+        link pairway-ipip kind ipip local 192.0.2.1 mtu 1480
+        link pairway-sit kind sit local 192.0.2.1 mtu 1480
+        link pairway-vx4 vni 4096 port 4789 local 192.0.2.1 dev eth0 mac da:5e:ba:39:b8:42 mtu 1450
+        address 10.244.1.0/32 dev pairway-ipip
+        address fd10:244:0:1::/128 dev pairway-sit
+        address 10.244.1.0/32 dev pairway-vx4
+        address fd10:244:0:1::/128 dev pairway-vx4
+        neighbor 10.244.2.0 dev pairway-vx4 mac 86:7a:e2:94:06:5a
+        neighbor 10.244.3.0 dev pairway-vx4 mac e2:51:72:86:d0:ed
+        neighbor fe80::e051:72ff:fe86:d0ed dev pairway-vx4 mac e2:51:72:86:d0:ed
+        fdb 86:7a:e2:94:06:5a dev pairway-vx4 dst 192.0.2.2
+        fdb e2:51:72:86:d0:ed dev pairway-vx4 dst 198.51.100.3
+        nexthop 198.51.100.3 dev pairway-ipip onlink
+        nexthop 192.0.2.2 dev eth0
+        nexthop ::c633:6403 dev pairway-sit onlink
+        route 10.244.0.0/16 table 254 metric 4294967295 unreachable
+        route 10.244.2.0/24 table 254 metric 1120 via 192.0.2.2
+        route 10.244.3.0/24 table 254 metric 1120 via 198.51.100.3
+        route fd10:244::/48 table 254 metric 4294967295 unreachable
+        route fd10:244:0:3::/64 table 254 metric 1120 via ::c633:6403
+        route 192.0.2.2/32 table 1120 metric 1120 via 192.0.2.2
+        route 198.51.100.3/32 table 1120 metric 1120 via 198.51.100.3
+        rule 1120 from 10.244.0.0/16 table 1120
+        rule 1120 from fd10:244::/48 table 1120
+        rp_filter pairway-ipip 2
+        rp_filter pairway-sit 2
+        rp_filter pairway-vx4 2
+    "#]],
+    );
+    // The underlay can't carry an IPv6 packet of the smallest size in IP: no such device, and the others as before.
+    scene.local.ipv4.as_mut().unwrap().mtu = 1299;
+    let small: Vec<String> = scene.plan().dataplane.links.keys().map(ToString::to_string).collect();
+    assert_eq!(small, ["pairway-ipip", "pairway-vx4"]);
 }
 
 fn check_state(plan: &Plan, want: &Expect) {
@@ -695,6 +754,17 @@ fn outside_speakers_are_chosen_by_label_and_yield_to_nodes() {
     assert_eq!(kinds(&scene.plan()), ["BgpPeerTaken"]);
     scene.config.bgp.peers = vec![BgpPeer { address: "192.0.2.2".parse().unwrap(), ..rack }];
     assert_eq!(kinds(&scene.plan()), ["BgpPeerTaken"]);
+}
+
+#[test]
+fn routes_of_others_for_the_nodes_addresses_matter_too() {
+    let scene =
+        Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 2001:db8::2/64 10.244.2.0/24"]);
+    let watched: Vec<String> =
+        watched(&scene.config, &scene.snapshot).iter().map(ToString::to_string).collect();
+    for prefix in ["10.244.0.0/16", "10.244.2.0/24", "192.0.2.2/32", "2001:db8::2/128"] {
+        assert!(watched.contains(&prefix.to_owned()), "{prefix}: {watched:?}");
+    }
 }
 
 #[test]

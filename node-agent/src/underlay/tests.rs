@@ -21,7 +21,7 @@ fn kernel(interfaces: &[(&str, &[&str])], default_routes: &[(&str, &str)]) -> Ob
                 carrier: true,
                 mtu: 1500,
                 mac: None,
-                vxlan: None,
+                tunnel: None,
                 addresses: addresses.iter().map(|text| address(text)).collect(),
             },
         );

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use vxlan::fake::FakeKernel;
 use vxlan::{
-    FdbKey, Gateway, Mac, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget, Vni, VxlanLink,
+    FdbKey, Gateway, Mac, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget, Settings,
+    TunnelKind, TunnelLink, Vni, Vxlan,
 };
 
 use crate::node::{Block, Claim};
@@ -21,15 +22,13 @@ fn left_over() -> State {
     let link: vxlan::LinkName = "pairway-vx4".parse().unwrap();
     let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
     let mac = Mac([2, 0, 0, 0, 0, 2]);
-    let device = VxlanLink {
+    let kind = TunnelKind::Vxlan(Vxlan {
         vni: Vni(4096),
         port: 4789,
-        local: ip("192.0.2.1"),
         underlay: "eth0".parse().unwrap(),
         mac: Mac([2, 0, 0, 0, 0, 1]),
-        mtu: 1450,
-        up: true,
-    };
+    });
+    let device = TunnelLink { kind, local: ip("192.0.2.1"), mtu: 1450, up: true, settings: Settings::Ours };
     let nexthop =
         Nexthop { gateway: Gateway { address: ip("10.244.2.0"), onlink: true }, link: link.clone() };
     let id = NexthopId(0x7000_0001);

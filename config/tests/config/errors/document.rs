@@ -21,7 +21,7 @@ bgp:
   peers:
     - { name: tor, address: 192.0.2.1, asn: 0 }
     - { name: tor, address: 10.246.0.7, asn: 65000 }
-paths: { fallback: ipip }
+paths: { fallback: wireguard }
 "#,
         expect![[r#"
             pairway.yaml:1:10: version: 2 is out of range
@@ -57,9 +57,9 @@ paths: { fallback: ipip }
             pairway.yaml:13:29: bgp.peers[1].address: `10.246.0.7` lies in the pool 10.246.0.0/16
                13 |     - { name: tor, address: 10.246.0.7, asn: 65000 }
                   |                             ^^^^^^^^^^ pools hold pods only: correct the address, or move the pool
-            pairway.yaml:14:20: paths.fallback: `ipip` is not in this version
-               14 | paths: { fallback: ipip }
-                  |                    ^^^^ IP-in-IP will come; now use `vxlan` or `none`
+            pairway.yaml:14:20: paths.fallback: `wireguard` is not in this version
+               14 | paths: { fallback: wireguard }
+                  |                    ^^^^^^^^^ WireGuard will come; now use `vxlan`, `ipip` or `none`
         "#]],
     );
 }

@@ -126,31 +126,31 @@ fn what_this_version_has_not() {
     "#]],
     );
     beside_a_pool(
-        "paths: { sameSubnet: wireguard, crossSubnet: ipip }\n",
+        "paths: { sameSubnet: wireguard, crossSubnet: wireguard }\n",
         expect![[r#"
-        pairway.yaml:2:22: paths.sameSubnet: `wireguard` is not in this version
-            2 | paths: { sameSubnet: wireguard, crossSubnet: ipip }
-              |                      ^^^^^^^^^ WireGuard will come; now use `bgp`, `direct`, `vxlan` or `none`
-        pairway.yaml:2:46: paths.crossSubnet: `ipip` is not in this version
-            2 | paths: { sameSubnet: wireguard, crossSubnet: ipip }
-              |                                              ^^^^ IP-in-IP will come; now use `vxlan` or `none`
-    "#]],
+            pairway.yaml:2:22: paths.sameSubnet: `wireguard` is not in this version
+                2 | paths: { sameSubnet: wireguard, crossSubnet: wireguard }
+                  |                      ^^^^^^^^^ WireGuard will come; now use `bgp`, `direct`, `vxlan`, `ipip` or `none`
+            pairway.yaml:2:46: paths.crossSubnet: `wireguard` is not in this version
+                2 | paths: { sameSubnet: wireguard, crossSubnet: wireguard }
+                  |                                              ^^^^^^^^^ WireGuard will come; now use `vxlan`, `ipip` or `none`
+        "#]],
     );
     beside_a_pool(
         "paths: { crossSubnet: bgp }\n",
         expect![[r#"
-        pairway.yaml:2:23: paths.crossSubnet: `bgp` is not in this version
-            2 | paths: { crossSubnet: bgp }
-              |                       ^^^ native paths between subnets will come; now use `vxlan` or `none`
-    "#]],
+            pairway.yaml:2:23: paths.crossSubnet: `bgp` is not in this version
+                2 | paths: { crossSubnet: bgp }
+                  |                       ^^^ native paths between subnets will come; now use `vxlan`, `ipip` or `none`
+        "#]],
     );
     beside_a_pool(
-        "paths: { rules: [{ between: [{}, {}], use: ipip }] }\n",
+        "paths: { rules: [{ between: [{}, {}], use: wireguard }] }\n",
         expect![[r#"
-        pairway.yaml:2:44: paths.rules[0].use: `ipip` is not in this version
-            2 | paths: { rules: [{ between: [{}, {}], use: ipip }] }
-              |                                            ^^^^ IP-in-IP will come; now use `bgp`, `direct`, `vxlan` or `none`
-    "#]],
+            pairway.yaml:2:44: paths.rules[0].use: `wireguard` is not in this version
+                2 | paths: { rules: [{ between: [{}, {}], use: wireguard }] }
+                  |                                            ^^^^^^^^^ WireGuard will come; now use `bgp`, `direct`, `vxlan`, `ipip` or `none`
+        "#]],
     );
     beside_a_pool(
         "blocks: { source: nodeSpec }\n",

@@ -1,5 +1,6 @@
 //! Nodes, rules and overrides.
 
+use config::ConfigFile;
 use expect_test::expect;
 
 use super::beside_a_pool;
@@ -36,6 +37,23 @@ fn nodes() {
               |                   ^^^^^^^^^^^^^ pools hold no underlay addresses
     "#]],
     );
+    beside_a_pool(
+        "node: { underlay: [\"2001:db8::/32\", \"2001:db9::/32\"] }\npaths: { fallback: ipip, rules: [{ between: [{}, {}], use: ipip }] }\n",
+        expect![[r#"
+            pairway.yaml:3:20: paths.fallback: `ipip` goes over IPv4, and node.underlay on line 2 names IPv6 alone
+                3 | paths: { fallback: ipip, rules: [{ between: [{}, {}], use: ipip }] }
+                  |                    ^^^^ use `vxlan`, or name an IPv4 network of the node too
+            pairway.yaml:3:60: paths.rules[0].use: `ipip` goes over IPv4, and node.underlay on line 2 names IPv6 alone
+                3 | paths: { fallback: ipip, rules: [{ between: [{}, {}], use: ipip }] }
+                  |                                                            ^^^^ use `vxlan`, or name an IPv4 network of the node too
+        "#]],
+    );
+    // An interface may have both, and so may a node with an IPv4 network beside.
+    for underlay in ["eth0", "[\"2001:db8::/32\", 192.0.2.0/24]", "auto"] {
+        let pool = "pools: [{ cidr: 10.244.0.0/16, blockPrefix: 24 }]";
+        let text = format!("{pool}\nnode: {{ underlay: {underlay} }}\npaths: {{ crossSubnet: ipip }}\n");
+        assert!(ConfigFile::parse(&text, "pairway.yaml").is_ok(), "{text}");
+    }
     beside_a_pool(
         "node: { underlay: an-interface-too-long }\n",
         expect![[r#"
@@ -78,18 +96,18 @@ fn rules() {
     beside_a_pool(
         "paths: { rules: [{ between: [{}, {}], use: native }] }\n",
         expect![[r#"
-        pairway.yaml:2:44: paths.rules[0].use: `native` is no value of this key
-            2 | paths: { rules: [{ between: [{}, {}], use: native }] }
-              |                                            ^^^^^^ use `bgp`, `direct`, `vxlan` or `none`
-    "#]],
+            pairway.yaml:2:44: paths.rules[0].use: `native` is no value of this key
+                2 | paths: { rules: [{ between: [{}, {}], use: native }] }
+                  |                                            ^^^^^^ use `bgp`, `direct`, `vxlan`, `ipip` or `none`
+        "#]],
     );
     beside_a_pool(
         "paths: { sameSubnet: { a: b } }\n",
         expect![[r#"
-        pairway.yaml:2:22: paths.sameSubnet: a map is no value of this key
-            2 | paths: { sameSubnet: { a: b } }
-              |                      ^ use `bgp`, `direct`, `vxlan` or `none`
-    "#]],
+            pairway.yaml:2:22: paths.sameSubnet: a map is no value of this key
+                2 | paths: { sameSubnet: { a: b } }
+                  |                      ^ use `bgp`, `direct`, `vxlan`, `ipip` or `none`
+        "#]],
     );
 }
 

@@ -59,13 +59,13 @@ fn numbers_of_the_kernel() {
     beside_a_pool(
         "kernel: { nexthopBase: 7, devicePrefix: pairway-long }\n",
         expect![[r#"
-        pairway.yaml:2:24: kernel.nexthopBase: 7 is out of range
-            2 | kernel: { nexthopBase: 7, devicePrefix: pairway-long }
-              |                        ^ write 268435456 to 4026531840
-        pairway.yaml:2:41: kernel.devicePrefix: `pairway-long` is too long for a device prefix
-            2 | kernel: { nexthopBase: 7, devicePrefix: pairway-long }
-              |                                         ^^^^^^^^^^^^ at most 11 characters, for `-vx4` follows and a device name has 15
-    "#]],
+            pairway.yaml:2:24: kernel.nexthopBase: 7 is out of range
+                2 | kernel: { nexthopBase: 7, devicePrefix: pairway-long }
+                  |                        ^ write 268435456 to 4026531840
+            pairway.yaml:2:41: kernel.devicePrefix: `pairway-long` is too long for a device prefix
+                2 | kernel: { nexthopBase: 7, devicePrefix: pairway-long }
+                  |                                         ^^^^^^^^^^^^ at most 10 characters, for `-ipip` follows and a device name has 15
+        "#]],
     );
     beside_a_pool(
         "kernel: { devicePrefix: \"a/b\" }\n",

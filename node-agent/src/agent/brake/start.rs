@@ -150,8 +150,13 @@ impl Vteps {
     fn peer(&self, state: &State, id: NexthopId) -> Option<Peer> {
         let nexthop = state.nexthops.get(&id)?;
         let gateway = nexthop.gateway.address;
-        let vtep =
-            self.inner.get(&(nexthop.link.clone(), gateway)).or_else(|| self.outer.get(&gateway)).copied();
+        // IPv6 in IPv4 has the peer's IPv4 address in the gateway.
+        let within = match gateway {
+            IpAddr::V6(ip) => ip.to_ipv4().map(IpAddr::V4),
+            IpAddr::V4(_) => None,
+        };
+        let inner = self.inner.get(&(nexthop.link.clone(), gateway));
+        let vtep = inner.or_else(|| self.outer.get(&within.unwrap_or(gateway))).copied();
         Some(vtep.map_or(Peer::Gateway(gateway), Peer::Vtep))
     }
 }

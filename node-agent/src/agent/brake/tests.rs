@@ -16,7 +16,7 @@ fn name(index: u8) -> NodeName {
 fn snapshot(revision: u64, nodes: &[u8]) -> Arc<Snapshot> {
     let mut snapshot = Snapshot { revision, ..Snapshot::default() };
     for index in nodes {
-        let record = plan::own_record(&name(*index), &config("any"), &Local::default());
+        let record = plan::own_record(&name(*index), &config("any"), &Local::default(), &BTreeSet::new());
         snapshot.nodes.insert(name(*index), record);
         let block = Block::new(format!("10.244.{index}.0/24").parse().unwrap());
         let claim = Claim {

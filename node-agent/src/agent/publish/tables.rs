@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use bgp::Family;
 use bgp::speaker::{PeerStatus, Refusal, SessionState, SpeakerStatus};
-use vxlan::{InstalledRoute, NexthopId, RouteKey, RouteTarget, State};
+use vxlan::{InstalledRoute, NexthopId, RouteKey, RouteTarget, State, TunnelKind};
 
 use crate::node::{Block, NodeName, Snapshot};
 use crate::path::{Path, Reason};
@@ -23,8 +23,10 @@ fn not_ready(plan: &Plan, present: &State, rivals: &[InstalledRoute], pair: &Pai
         // Where no path is wanted there is nothing to wait for.
         Path::None if decision.predicted == Path::None && decision.reason != Reason::NoBlock => None,
         Path::None => Some(decision.detail.clone()),
-        Path::Native | Path::Vxlan if pair.needs.nexthop.is_none() => Some("it can't be built".to_owned()),
-        Path::Native | Path::Vxlan => match pair.needs.unmet(&plan.dataplane, present) {
+        Path::Native | Path::Vxlan | Path::Ipip if pair.needs.nexthop.is_none() => {
+            Some("it can't be built".to_owned())
+        }
+        Path::Native | Path::Vxlan | Path::Ipip => match pair.needs.unmet(&plan.dataplane, present) {
             Some(object) => Some(format!("{object} is missing in the kernel or different")),
             None => pair.needs.routes.iter().find_map(|key| {
                 let rival = rivals.iter().find(|rival| {
@@ -87,7 +89,7 @@ pub(super) fn blocks(own: &NodeName, held: &[Block], snapshot: Option<&Snapshot>
 
 pub(super) fn pairs_by_path(plan: &Plan) -> BTreeMap<String, u64> {
     let mut count: BTreeMap<String, u64> =
-        [Path::Native, Path::Vxlan, Path::None].map(|path| (path.to_string(), 0)).into();
+        [Path::Native, Path::Vxlan, Path::Ipip, Path::None].map(|path| (path.to_string(), 0)).into();
     for pair in &plan.pairs {
         *count.entry(pair.decision.path.to_string()).or_default() += 1;
     }
@@ -110,16 +112,16 @@ pub(super) fn routes(plan: &Plan, present: &State) -> Vec<RouteEntry> {
                 RouteTarget::Nexthop(id) => nexthop(of, present, id),
                 RouteTarget::Unreachable | RouteTarget::Other => None,
             };
-            let kind = match (route.target.clone(), nexthop) {
+            let device = |nexthop: &vxlan::Nexthop| {
+                let link = wanted.links.get(&nexthop.link).or_else(|| present.links.get(&nexthop.link))?;
+                Some(&link.kind)
+            };
+            let kind = match (&route.target, nexthop.and_then(device)) {
                 (RouteTarget::Unreachable, _) => "unreachable",
                 (RouteTarget::Other, _) => "other",
-                (RouteTarget::Nexthop(_), Some(nexthop))
-                    if wanted.links.contains_key(&nexthop.link)
-                        || present.links.contains_key(&nexthop.link) =>
-                {
-                    Path::Vxlan.as_str()
-                }
-                (RouteTarget::Nexthop(_), _) => Path::Native.as_str(),
+                (RouteTarget::Nexthop(_), Some(TunnelKind::Vxlan(_))) => Path::Vxlan.as_str(),
+                (RouteTarget::Nexthop(_), Some(TunnelKind::Ip(_))) => Path::Ipip.as_str(),
+                (RouteTarget::Nexthop(_), None) => Path::Native.as_str(),
             };
             RouteEntry {
                 prefix: key.prefix.to_string(),

@@ -1,4 +1,6 @@
-use vxlan::{ApplyError, Failure, Gateway, Mac, Nexthop, Route, Vni, VxlanLink};
+use vxlan::{
+    ApplyError, Failure, Gateway, Mac, Nexthop, Route, Settings, TunnelKind, TunnelLink, Vni, Vxlan,
+};
 
 use super::*;
 
@@ -15,15 +17,14 @@ fn route(last: u8) -> RouteKey {
 /// A device with a forwarding entry, and a nexthop over it with two routes.
 fn wanted() -> State {
     let mut state = State::default();
-    let device = VxlanLink {
+    let kind = TunnelKind::Vxlan(Vxlan {
         vni: Vni(4096),
         port: 4789,
-        local: [192, 0, 2, 1].into(),
         underlay: "eth0".parse().unwrap(),
         mac: Mac([2, 0, 0, 0, 0, 0]),
-        mtu: 1450,
-        up: true,
-    };
+    });
+    let local = [192, 0, 2, 1].into();
+    let device = TunnelLink { kind, local, mtu: 1450, up: true, settings: Settings::Ours };
     state.links.insert(tunnel(), device);
     state.fdb.insert(FdbKey { link: tunnel(), mac: Mac([2, 0, 0, 0, 0, 1]) }, [192, 0, 2, 2].into());
     let gateway = Gateway { address: [10, 244, 2, 0].into(), onlink: true };

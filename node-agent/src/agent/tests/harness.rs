@@ -55,6 +55,7 @@ pub(super) fn limits() -> Limits {
         underlay_grace: Duration::from_millis(500),
         session_patience: Duration::from_millis(300),
         name_patience: Duration::from_millis(800),
+        module_patience: Duration::from_millis(100),
         retry: (Duration::from_millis(5), Duration::from_millis(50)),
     }
 }

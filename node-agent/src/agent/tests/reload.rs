@@ -166,7 +166,7 @@ async fn until_stored(cluster: &Cluster, wanted: impl Fn(&Cluster) -> bool) {
     eventually(|| wanted(cluster)).await;
 }
 
-async fn eventually(wanted: impl Fn() -> bool) {
+pub(super) async fn eventually(wanted: impl Fn() -> bool) {
     let found = async {
         while !wanted() {
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -15,15 +15,14 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         Err(why) => finding("kernel", "", why.clone(), "boot a newer kernel"),
     }];
     checks.push(module("module-vxlan", "vxlan", &facts.modules.vxlan, "no tunnel can be made"));
-    checks.push(match &facts.modules.ipip {
-        // Nothing asks for it yet: it is told, and no finding.
-        ModuleState::Missing => {
-            ok("module-ipip", "ipip", "not there, and not used: paths over IP-in-IP need it")
+    checks.extend(facts.modules.ip.iter().map(|(kind, state)| {
+        let name = format!("module-{kind}");
+        let asked = facts.modules.asked.contains(kind);
+        if *state == ModuleState::Missing && !asked {
+            return ok(&name, kind.as_str(), "not there, and not used: paths over IP-in-IP need it");
         }
-        state @ (ModuleState::Present | ModuleState::OnDisk | ModuleState::Unknown(_)) => {
-            module("module-ipip", "ipip", state, "no IP-in-IP tunnel can be made")
-        }
-    });
+        module(&name, kind.as_str(), state, "no IP-in-IP tunnel can be made, and pairs use another path")
+    }));
     checks.extend(facts.families().map(|family| forwarding(facts, family)));
     checks.extend(device_forwarding(facts));
     checks.extend(router_advertisements(facts));

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use vxlan::TunnelId;
+
 use super::super::Check;
 use super::super::facts::{Facts, Owner, PortOwner, Proto};
 use super::{finding, findings_or, not_checked, ok};
@@ -48,7 +50,10 @@ fn vxlan(facts: &Facts, owners: &[PortOwner]) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut on_device = false;
     for (name, interface) in facts.interfaces.as_ref().into_iter().flatten() {
-        let Some(id) = interface.vxlan.filter(|id| id.port == port) else { continue };
+        let Some(TunnelId::Vxlan(id)) = interface.tunnel else { continue };
+        if id.port != port {
+            continue;
+        }
         on_device = true;
         if !facts.ours.contains(name) && id.vni.0 == vni {
             checks.push(finding(

@@ -50,8 +50,19 @@ prop_compose! {
     }
 }
 
-fn world(own: &[&str], held: &[&str], peers: &[AnyPeer], memory: Memory) -> (Scene, FakeKernel) {
+fn world(
+    own: &[&str],
+    held: &[&str],
+    peers: &[AnyPeer],
+    ipip: &[IpTunnel],
+    memory: Memory,
+) -> (Scene, FakeKernel) {
     let mut scene = Scene::new(format!("n1 {}", held.join(" ")).trim(), &[]);
+    if !ipip.is_empty() {
+        scene.config.paths.cross_subnet = PathUse::Ipip;
+        scene.config.paths.fallback = PathUse::Ipip;
+        scene.ip_tunnels = ipip.iter().copied().collect();
+    }
     scene.config.pools.push(pool("fd10:244::/48", 64));
     scene.memory = memory;
     for peer in peers {
@@ -90,6 +101,7 @@ fn lawful(scene: &Scene, plan: &Plan) {
         .values()
         .filter_map(|claim| claim.holder.as_ref().map(|holder| (claim.block.net(), holder.as_str())))
         .collect();
+    assert_eq!(plan.dataplane.flaws(), []);
     for (key, route) in &plan.dataplane.routes {
         match &route.target {
             RouteTarget::Nexthop(id) => {
@@ -129,6 +141,7 @@ proptest! {
         before in prop::collection::vec(any_peer(), 0..5),
         after in prop::collection::vec(any_peer(), 0..5),
         held in any::<(bool, bool)>(),
+        ipip in prop::collection::vec(prop::sample::subsequence(IpTunnel::ALL.to_vec(), 0..=2), 2),
     ) {
         let own: Vec<&str> = [(1, "192.0.2.11/24"), (2, "2001:db8::11/64")]
             .into_iter()
@@ -140,13 +153,13 @@ proptest! {
             .filter(|(is, _)| *is)
             .map(|(_, block)| block)
             .collect();
-        let (mut scene, kernel) = world(&own, &held, &before, Memory::new());
+        let (mut scene, kernel) = world(&own, &held, &before, &ipip[0], Memory::new());
         let plan = pass(&mut scene, &kernel);
         lawful(&scene, &plan);
         let again = pass(&mut scene, &kernel);
         prop_assert_eq!(&plan.dataplane, &again.dataplane, "a plan does not depend on what it has made");
         // What was native stays in the memory: sessions come and go between the two worlds.
-        let (mut next, _) = world(&own, &held, &after, scene.memory.clone());
+        let (mut next, _) = world(&own, &held, &after, &ipip[1], scene.memory.clone());
         let plan = pass(&mut next, &kernel);
         lawful(&next, &plan);
     }

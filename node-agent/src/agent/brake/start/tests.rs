@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use vxlan::{
-    Address, FdbKey, Gateway, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget, State, Vni,
-    VxlanLink,
+    Address, FdbKey, Gateway, IpTunnel, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget,
+    Settings, State, TunnelKind, TunnelLink, Vni, Vxlan,
 };
 
 use super::*;
@@ -20,15 +20,14 @@ fn tunnel() -> LinkName {
 /// Peers with a block of both families each; odd ones are native in IPv4.
 fn kernel(peers: &[u8]) -> State {
     let mut state = State::default();
-    let device = VxlanLink {
+    let kind = TunnelKind::Vxlan(Vxlan {
         vni: Vni(4096),
         port: 4789,
-        local: [192, 0, 2, 1].into(),
         underlay: "eth0".parse().unwrap(),
         mac: Mac([2, 0, 0, 0, 0, 0]),
-        mtu: 1450,
-        up: true,
-    };
+    });
+    let local = [192, 0, 2, 1].into();
+    let device = TunnelLink { kind, local, mtu: 1450, up: true, settings: Settings::Ours };
     state.links.insert(tunnel(), device);
     state.addresses.insert(Address { link: tunnel(), address: "10.244.0.0/32".parse().unwrap() });
     state.rp_filter.insert(tunnel(), 2);
@@ -82,6 +81,22 @@ impl Test {
         assert!(until.is_none_or(|until| until > now), "a deadline in the past is a busy loop");
         started
     }
+}
+
+/// Its IPv6 pods are reached through a gateway that holds its IPv4 address.
+#[test]
+fn a_peer_behind_ipv6_in_ipv4_is_no_second_peer() {
+    let mut found = kernel(&[2, 3]);
+    for (id, nexthop) in &mut found.nexthops {
+        if let Some(peer) = id.0.checked_sub(100) {
+            let peer = u8::try_from(peer).unwrap();
+            let address = IpTunnel::Sit.gateway([192, 0, 2, peer].into());
+            let link = "pairway-sit".parse().unwrap();
+            *nexthop = Nexthop { gateway: Gateway { address, onlink: true }, link };
+        }
+    }
+    assert_eq!(losses(&pools(), &State::default(), &found), (2, 2));
+    assert_eq!(losses(&pools(), &found, &found), (0, 2));
 }
 
 /// Peers are counted, not objects; as configured, and all of them at any number.
