@@ -18,8 +18,9 @@ use crate::lab::{Lab, Running};
 /// How long a tool may take to start or to show what was planted.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What a capture sees: packets from or to pools, and VXLAN, and what is planted.
-const FILTER: &str = "net 10.244.0.0/16 or ip6 net fd10:244::/48 or udp port 4789 or udp port 9";
+/// What a capture sees: packets from or to pools, and VXLAN, and IP in IP, and what is planted.
+const FILTER: &str =
+    "net 10.244.0.0/16 or ip6 net fd10:244::/48 or udp port 4789 or ip proto 4 or ip proto 41 or udp port 9";
 
 /// A capture on an interface of a node.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Packets {
     pub native: Vec<String>,
     /// VXLAN: the outer line and the inner one.
     pub vxlan: Vec<String>,
+    /// IPv4 or IPv6 in IPv4, protocols 4 and 41: outer and inner packet on one line.
+    pub ipip: Vec<String>,
 }
 
 impl Packets {
@@ -108,6 +111,9 @@ fn classify(text: &str) -> Packets {
         match () {
             () if planted => {}
             () if line.contains("VXLAN") => packets.vxlan.push(line.to_owned()),
+            () if [": IP ", ": IP6 "].iter().any(|inner| line.contains(inner)) => {
+                packets.ipip.push(line.to_owned());
+            }
             () => packets.native.push(line.to_owned()),
         }
     }
@@ -291,16 +297,22 @@ mod tests {
             1.1 IP 10.244.1.2 > 10.244.2.2: ICMP echo request, id 1, seq 1, length 64\n\
             1.2 IP 192.0.2.1.5555 > 198.51.100.3.4789: VXLAN, flags [I] (0x08), vni 4096\n\
             IP 10.244.1.2.7007 > 10.244.3.2.7007: UDP, length 3\n\
+            1.3 IP 192.0.2.1 > 198.51.100.3: IP 10.244.1.2 > 10.244.4.2: ICMP echo request, id 1, seq 1, length 64\n\
+            1.3 IP 192.0.2.1 > 198.51.100.3: IP6 fd10:244::1 > fd10:244::2: ICMP6, echo request, length 64\n\
             1.3 IP 192.0.2.1.5 > 192.0.2.2.9: UDP, length 7\n\
             1.4 IP 192.0.2.1.5 > 192.0.2.2.4789: VXLAN, flags [I] (0x08), vni 10066329\n\
             IP 1.2.3.4 > 5.6.7.8: junk\n";
         let packets = classify(text);
         assert_eq!(packets.native.len(), 1);
         assert_eq!(packets.vxlan.len(), 1);
+        assert_eq!(packets.ipip.len(), 2);
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         assert!(Packets::between(&packets.native, ip("10.244.1.2"), ip("10.244.2.2")));
         assert!(Packets::between(&packets.vxlan, ip("10.244.1.2"), ip("10.244.3.2")));
         assert!(!Packets::between(&packets.native, ip("10.244.1.2"), ip("10.244.3.2")));
+        assert!(Packets::between(&packets.ipip, ip("10.244.1.2"), ip("10.244.4.2")));
+        assert!(Packets::between(&packets.ipip, ip("fd10:244::1"), ip("fd10:244::2")));
+        assert!(!Packets::between(&packets.native, ip("10.244.1.2"), ip("10.244.4.2")));
         assert!(!Packets::between(&packets.native, ip("10.244.1.2"), ip("10.244.2.22")));
     }
 

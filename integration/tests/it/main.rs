@@ -7,6 +7,7 @@ mod bird;
 mod change;
 mod demo;
 mod firewall;
+mod ipip;
 mod lab;
 mod load;
 mod paths;

@@ -3,7 +3,7 @@
 use integration::cluster::CONFIG;
 use integration::watch::{Capture, Packets};
 
-use crate::support::{cluster, ping, pod_of, pods, prove, settle, settled};
+use crate::support::{Tunnel, cluster, ping, pod_of, pods, prove, settle, settled};
 
 #[test]
 fn two_nodes_in_one_subnet_are_native_at_full_size() {
@@ -26,14 +26,18 @@ fn two_nodes_in_one_subnet_are_native_at_full_size() {
 
 #[test]
 fn four_nodes_are_native_inside_and_tunnelled_between_subnets() {
-    let (mut cluster, nodes, pairs) = settled("four-nodes", CONFIG);
+    native_inside_and_tunnelled_between_subnets(Tunnel::Vxlan);
+}
+
+pub(crate) fn native_inside_and_tunnelled_between_subnets(tunnel: Tunnel) {
+    let (mut cluster, nodes, pairs) = settled("four-nodes", &tunnel.config(""));
     let same_subnet =
         |a: &str, b: &str| matches!((a, b), ("n1" | "n2", "n1" | "n2") | ("n3" | "n4", "n3" | "n4"));
     for pair in &pairs {
         let wanted = if same_subnet(&pair.local, &pair.peer) {
             ("native", "bgp", 1500)
         } else {
-            ("vxlan", "cross-subnet", 1450)
+            (tunnel.word(), "cross-subnet", tunnel.mtu())
         };
         assert_eq!((&*pair.path, &*pair.reason, pair.mtu), wanted, "{pair:?}");
     }
@@ -46,7 +50,9 @@ fn four_nodes_are_native_inside_and_tunnelled_between_subnets() {
         for ipv6 in [false, true] {
             let (a, b) = (n1.address(ipv6).unwrap(), other.address(ipv6).unwrap());
             let native = Packets::between(&packets.native, a, b);
-            let tunnelled = Packets::between(&packets.vxlan, a, b);
+            let (this_way, another) = tunnel.packets(&packets);
+            let tunnelled = Packets::between(this_way, a, b);
+            assert_eq!(another, [""; 0], "another tunnel was used");
             let wanted = same_subnet("n1", &other.node);
             assert_eq!((native, tunnelled), (wanted, !wanted), "n1 - {} ipv6 {ipv6}", other.node);
         }
@@ -57,10 +63,11 @@ fn four_nodes_are_native_inside_and_tunnelled_between_subnets() {
 
     // What is too large for the tunnel is answered, what fits gets through.
     let n3 = pod_of(&pods, "n3");
-    ping(&cluster, n1, n3, false, 1422).unwrap();
-    ping(&cluster, n1, n3, true, 1402).unwrap();
+    let mtu = tunnel.mtu();
+    ping(&cluster, n1, n3, false, mtu - 28).unwrap();
+    ping(&cluster, n1, n3, true, mtu - 48).unwrap();
     let err = ping(&cluster, n1, n3, false, 1472).unwrap_err();
-    assert!(err.contains("mtu = 1450") || err.contains("mtu=1450"), "{err}");
+    assert!(err.contains(&format!("mtu = {mtu}")) || err.contains(&format!("mtu={mtu}")), "{err}");
 }
 
 #[test]

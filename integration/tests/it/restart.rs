@@ -2,27 +2,27 @@
 
 use std::time::Duration;
 
-use integration::cluster::CONFIG;
 use integration::eventually::eventually;
 use integration::watch::{Monitor, Ping, about_us};
 use nix::sys::signal::Signal;
 
-use crate::support::{SETTLE, kernel, pod_of, pods, settled};
+use crate::support::{SETTLE, Tunnel, kernel, pod_of, pods, settled};
 
 const KILOHERTZ: Duration = Duration::from_millis(1);
 
 #[test]
 fn a_restart_by_sigterm_is_silent() {
-    restart_is_silent(Signal::SIGTERM);
+    restart_is_silent(Signal::SIGTERM, Tunnel::Vxlan, KILOHERTZ);
 }
 
 #[test]
 fn a_restart_by_sigkill_is_silent() {
-    restart_is_silent(Signal::SIGKILL);
+    restart_is_silent(Signal::SIGKILL, Tunnel::Vxlan, KILOHERTZ);
 }
 
-fn restart_is_silent(signal: Signal) {
-    let (mut cluster, nodes, _) = settled("four-nodes", CONFIG);
+/// `pace`: of the pings, a thousand answers at the least.
+pub(crate) fn restart_is_silent(signal: Signal, tunnel: Tunnel, pace: Duration) {
+    let (mut cluster, nodes, _) = settled("four-nodes", &tunnel.config(""));
     let pods = pods(&mut cluster, &nodes);
     let (n1, n2, n3) = (pod_of(&pods, "n1"), pod_of(&pods, "n2"), pod_of(&pods, "n3"));
     let before = kernel(&cluster, "n1");
@@ -31,9 +31,9 @@ fn restart_is_silent(signal: Signal) {
     let lab = cluster.lab();
     let monitors = ["n1", "n2", "n3"].map(|node| (node, Monitor::begin(lab, node, "eth1").unwrap()));
     let pings = [
-        Ping::begin(&cluster, n1, n2.address(false).unwrap(), KILOHERTZ).unwrap(),
-        Ping::begin(&cluster, n1, n3.address(false).unwrap(), KILOHERTZ).unwrap(),
-        Ping::begin(&cluster, n2, n1.address(true).unwrap(), KILOHERTZ).unwrap(),
+        Ping::begin(&cluster, n1, n2.address(false).unwrap(), pace).unwrap(),
+        Ping::begin(&cluster, n1, n3.address(false).unwrap(), pace).unwrap(),
+        Ping::begin(&cluster, n2, n1.address(true).unwrap(), pace).unwrap(),
     ];
     cluster.stop("n1", signal).unwrap();
     assert_eq!(kernel(&cluster, "n1"), before, "the data plane of a stopped agent has changed");

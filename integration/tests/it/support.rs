@@ -6,14 +6,54 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use integration::cluster::{Cluster, Pod, Programs};
+use integration::cluster::{CONFIG, Cluster, Pod, Programs};
 use integration::lab::Lab;
 use integration::reach::{self, Proof};
 use integration::topology::Topology;
+use integration::watch::Packets;
 use node_agent::status::Pair;
 
 /// Agents settle within this time, on a busy machine too.
 pub(crate) const SETTLE: Duration = Duration::from_secs(60);
+
+/// A kind of tunnel under test: the same scenarios hold for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tunnel {
+    Vxlan,
+    Ipip,
+}
+
+impl Tunnel {
+    /// A configuration that tunnels in this way, with further lines.
+    pub(crate) fn config(self, more: &str) -> String {
+        let word = self.word();
+        format!("{CONFIG}paths: {{ crossSubnet: {word}, fallback: {word} }}\n{more}")
+    }
+
+    /// The word for the path.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Ipip => "ipip",
+        }
+    }
+
+    /// The largest packet from a pod, over an underlay of 1500 bytes.
+    pub(crate) fn mtu(self) -> u32 {
+        match self {
+            Self::Vxlan => 1450,
+            Self::Ipip => 1480,
+        }
+    }
+
+    /// The captured packets that went this way, and those that went another, which is not native either.
+    pub(crate) fn packets(self, packets: &Packets) -> (&[String], &[String]) {
+        match self {
+            Self::Vxlan => (&packets.vxlan, &packets.ipip),
+            Self::Ipip => (&packets.ipip, &packets.vxlan),
+        }
+    }
+}
 
 /// A topology of `topologies/`.
 pub(crate) fn topology(name: &str) -> Topology {
