@@ -83,9 +83,13 @@ pub struct ClaimKeeper {
     own_record: OwnRecord,
     /// What was wrong with the state file at start; shown for as long as the agent runs.
     at_start: Option<Condition>,
-    /// Claims of the last snapshot, to see what vanishes without having been released.
-    seen: BTreeSet<Block>,
+    /// Claims of the last snapshot and their times, to see what vanishes without having been released.
+    seen: BTreeMap<Block, Timestamp>,
     vanished: BTreeMap<Block, Timestamp>,
+    /// An agent ran here before. This one can't know what has vanished meanwhile.
+    ran_before: bool,
+    /// When the first pass was.
+    first_pass: Option<Timestamp>,
     /// Blocks that this node remembers as its own and whose record says nothing, and since when.
     nameless: BTreeMap<Block, Timestamp>,
     unwanted_pools: BTreeMap<IpNet, Timestamp>,
@@ -101,6 +105,7 @@ impl ClaimKeeper {
         let loaded = tokio::task::spawn_blocking(move || state::load(&directory, &name))
             .await
             .unwrap_or_else(|panic| Loaded::Unreadable(panic.to_string()));
+        let ran_before = matches!(loaded, Loaded::State(_) | Loaded::Unreadable(_));
         let (state, saved, at_start) = match loaded {
             Loaded::Nothing => (State::new(node), None, None),
             Loaded::State(state) => (state.clone(), Some(state), None),
@@ -119,8 +124,10 @@ impl ClaimKeeper {
             file: StateFile::new(state_directory, saved),
             own_record: OwnRecord::default(),
             at_start,
-            seen: BTreeSet::new(),
+            seen: BTreeMap::new(),
             vanished: BTreeMap::new(),
+            ran_before,
+            first_pass: None,
             nameless: BTreeMap::new(),
             unwanted_pools: BTreeMap::new(),
             attempt: 0,
@@ -137,6 +144,7 @@ impl ClaimKeeper {
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Claims {
+        self.first_pass.get_or_insert(now);
         self.watch_others(config, snapshot, now);
         let mut pass = Pass::new(store, config, record, snapshot, now);
         let is_published = self.own_record.keep(store, record, snapshot, now).await;
@@ -147,9 +155,11 @@ impl ClaimKeeper {
         self.remove_unwanted_pools(&mut pass).await;
         self.file.save(&self.state).await;
 
-        let rested = self.resting(&pass).into_values().min();
+        let rested = self.resting(&pass).into_values().chain(self.coming_back(now).into_values());
+        let rested = rested.chain(self.silence(now)).min();
         let Pass { mut conditions, failed, .. } = pass;
-        let exhausted = conditions.iter().any(|condition| condition.kind == "PoolExhausted");
+        let is_short =
+            conditions.iter().any(|condition| ["PoolExhausted", "BlockNotClaimed"].contains(&condition.kind));
         conditions.extend(self.own_record.conditions(record, now));
         conditions.extend(pools::homeless(self.state.held.keys(), &config.pools));
         conditions.extend(self.state.lost.values().map(block_lost));
@@ -170,8 +180,8 @@ impl ClaimKeeper {
             retry_after: if unfinished {
                 Some(self.pause(has_failed, now))
             } else {
-                // What this node gave back itself is free for it again then.
-                rested.filter(|_| exhausted)
+                // What it leaves alone for a while is free for it then.
+                rested.filter(|_| is_short)
             },
         }
     }
@@ -187,6 +197,11 @@ impl ClaimKeeper {
         pool: Option<IpNet>,
         now: Timestamp,
     ) -> Result<Vec<Block>, CommandError> {
+        if snapshot.rebuilding {
+            let message = "the store has lost its contents, which the nodes are writing again".to_owned();
+            return Err(commands::refusal("busy", message, "try again in a moment"));
+        }
+        self.watch_others(config, snapshot, now);
         let mut pass = Pass::new(store, config, record, snapshot, now);
         let wishes: Vec<Vec<&Pool>> = match pool {
             Some(cidr) => vec![vec![pass.claimable(cidr)?]],
@@ -234,16 +249,31 @@ impl ClaimKeeper {
 
     /// Blocks that vanish without a release are left alone for a while, like those that were given back.
     fn watch_others(&mut self, config: &Config, snapshot: &Snapshot, now: Timestamp) {
-        let claimed: BTreeSet<Block> = snapshot.claims.keys().copied().collect();
-        for block in self.seen.difference(&claimed) {
-            self.vanished.entry(*block).or_insert(now);
+        for (block, claimed_at) in &self.seen {
+            // An older release is one of before the claim: a backup was restored.
+            let is_released = snapshot.released.get(block).is_some_and(|at| at >= claimed_at);
+            if !snapshot.claims.contains_key(block) && !is_released {
+                self.vanished.entry(*block).or_insert(now);
+            }
         }
         self.vanished.retain(|block, at| {
-            let is_over =
-                Duration::try_from(now.duration_since(*at)).is_ok_and(|age| age >= config.blocks.reuse_after);
-            !is_over && !claimed.contains(block)
+            let is_over = Duration::try_from(now.duration_since(*at))
+                .is_ok_and(|age| age >= config.blocks.reuse_after && age >= FRESH.unsigned_abs());
+            !is_over && !snapshot.claims.contains_key(block)
         });
-        self.seen = claimed;
+        self.seen = snapshot.claims.values().map(|claim| (claim.block, claim.claimed_at)).collect();
+    }
+
+    /// Blocks whose claims vanished so short a time ago that a holder who lives may not have made them again yet, and
+    /// for how long they are nobody else's.
+    fn coming_back(&self, now: Timestamp) -> BTreeMap<Block, Duration> {
+        self.vanished.iter().filter_map(|(block, at)| Some((*block, left_of_fresh(*at, now)?))).collect()
+    }
+
+    /// For so long this agent claims nothing more of its own accord: it can't know what has vanished before its first
+    /// snapshot.
+    fn silence(&self, now: Timestamp) -> Option<Duration> {
+        self.first_pass.filter(|_| self.ran_before).and_then(|first| left_of_fresh(first, now))
     }
 
     /// Every block that is ours stands in the store under our name, or is lost.
@@ -335,7 +365,7 @@ impl ClaimKeeper {
     fn lose(&mut self, block: Block, holder: NodeName, now: Timestamp) {
         tracing::error!(%block, %holder, "a block of this node is held by another; it is fenced");
         self.state.held.remove(&block);
-        let seen = self.seen.contains(&block);
+        let seen = self.seen.contains_key(&block);
         self.state.lost.insert(block, LostBlock { block, holder, since: now, seen });
     }
 
@@ -364,6 +394,10 @@ impl ClaimKeeper {
 
     /// `blocks.perNode` blocks of each family that has pools. `true` if there is more to do.
     async fn claim_missing(&mut self, pass: &mut Pass<'_>, per_node: usize) -> bool {
+        if pass.snapshot.rebuilding {
+            // What is missing are the claims of others who live. The snapshot of the whole store wakes the next pass.
+            return false;
+        }
         let mut left = CLAIMS_PER_PASS;
         for family in FAMILIES {
             if !pass.pools.iter().any(|pool| is_ipv6(pool.cidr) == family.is_ipv6) {
@@ -412,6 +446,8 @@ impl ClaimKeeper {
         let mut taken: BTreeSet<Block> = pass.snapshot.claims.keys().copied().collect();
         taken.extend(self.state.held.keys());
         taken.extend(self.state.lost.keys());
+        // Even if nothing else is free.
+        taken.extend(self.coming_back(pass.now).into_keys());
         let mut cooling = self.vanished.clone();
         cooling.extend(&pass.snapshot.released);
         match wish {
@@ -422,6 +458,9 @@ impl ClaimKeeper {
         while let Some(block) = self.choose(pass, &usable, &taken, &cooling) {
             if pass.races_lost >= ATTEMPTS {
                 return Err(NoBlock::RacesLost);
+            }
+            if wish == Wish::OwnAccord && self.silence(pass.now).is_some() {
+                return Err(NoBlock::NotYet);
             }
             let claim = Claim {
                 block,
@@ -518,6 +557,13 @@ impl ClaimKeeper {
         let jitter = fastrand::Rng::with_seed(salt).u64(0..100);
         Duration::from_millis(if after_failure { 1000 + 10 * jitter } else { 20 + 2 * jitter })
     }
+}
+
+/// How much is left of the time in which a live holder makes its claim again that was missing at `since`.
+fn left_of_fresh(since: Timestamp, now: Timestamp) -> Option<Duration> {
+    let left = FRESH.checked_sub(now.duration_since(since))?;
+    // A clock that was set back must not make it longer.
+    Duration::try_from(left.min(FRESH)).ok().filter(|left| !left.is_zero())
 }
 
 /// Why a block is claimed.

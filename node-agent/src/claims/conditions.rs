@@ -24,6 +24,8 @@ pub(super) enum NoBlock {
     NoPool,
     Exhausted,
     RacesLost,
+    /// The agent has just started, and waits.
+    NotYet,
     Store(String),
 }
 
@@ -55,6 +57,13 @@ impl NoBlock {
             ),
             // The next pass goes on in a moment.
             Self::RacesLost => return,
+            Self::NotYet => (
+                "BlockNotClaimed",
+                format!(
+                    "the agent was started again a moment ago and holds {held} of {per_node}: a block that looks free may be \
+                     that of a node which is writing its claim again, so it waits for a minute (`pairway blocks claim` does not)"
+                ),
+            ),
             Self::Store(why) => ("BlockNotClaimed", format!("{why}; this is tried again")),
         };
         conditions.push(Condition { kind, subject: family.name.to_owned(), message });
@@ -73,7 +82,8 @@ impl NoBlock {
                 format!("no block is free in {pools}"),
                 "add a pool, or delete nodes that are gone for good (`pairway node delete NAME`)",
             ),
-            Self::RacesLost => commands::refusal(
+            // Only what the agent does by itself waits.
+            Self::RacesLost | Self::NotYet => commands::refusal(
                 "busy",
                 format!("other nodes were faster each time in {pools}"),
                 "try again",

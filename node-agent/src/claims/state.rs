@@ -80,7 +80,9 @@ pub(super) fn load(directory: &Path, node: &NodeName) -> Loaded {
     let path = directory.join(FILE_NAME);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Loaded::Nothing,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Loaded::Nothing;
+        }
         Err(error) => return Loaded::Unreadable(format!("{} can't be read: {error}", path.display())),
     };
     match serde_json::from_slice::<StateDto>(&text).map_err(|error| error.to_string()).and_then(from_dto) {

@@ -1,6 +1,8 @@
-//! Keepers on the store in memory; `crowd` has many at once, `weather` random misfortunes.
+//! Keepers on the store in memory; `crowd` has many at once, `full` more than there are blocks, `weather` random
+//! misfortunes.
 
 mod crowd;
+mod full;
 mod giving_back;
 mod weather;
 
@@ -62,7 +64,9 @@ impl Node {
         self.keeper = ClaimKeeper::open(self.record.name.clone(), self.directory.path().to_owned()).await;
     }
 
+    /// What the node sees. What it does next in the store bears the time of its own clock.
     fn snapshot(&self) -> std::sync::Arc<Snapshot> {
+        self.store.set_time(self.now);
         self.store.snapshots().borrow().clone().unwrap()
     }
 
@@ -210,6 +214,7 @@ async fn an_exhausted_pool_is_a_condition_that_ends() {
     assert_eq!((claims.held.len(), claims.retry_after), (0, None), "the next snapshot wakes it");
 
     let freed = first.keeper.held()[1].block;
+    store.set_time(at(1));
     store.release(freed, &name("n1")).await.unwrap();
     let claims = late.pass().await;
     assert_eq!(

@@ -99,6 +99,8 @@ async fn a_block_that_is_not_needed_goes_and_stays_away() {
     node.now = at(0);
     node.config = config(&[POOL], "perNode: 200");
     let mut claims = node.pass().await;
+    // It was started again, so it waits.
+    node.after(60);
     while claims.held.len() < 200 {
         claims = node.pass().await;
     }
