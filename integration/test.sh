@@ -25,7 +25,7 @@ status=${PIPESTATUS[0]}
 # Runs a test program in a virtual machine with an older kernel, Debian's, which has what this one may lack.
 in_machine() {
   echo "In a virtual machine: $*" | tee -a "$log"
-  PAIRWAY_BIN=$PWD/target/debug/pairway integration/vm/run.sh -t 900 -- "$@" --include-ignored 2>&1 | tee -a "$log"
+  PAIRWAY_BIN=$PWD/target/debug/pairway integration/vm/run.sh -t 1800 -- "$@" --include-ignored 2>&1 | tee -a "$log"
   local machine=${PIPESTATUS[0]}
   [ "$machine" = 0 ] || status=$machine
 }
