@@ -26,6 +26,7 @@ mod netconf;
 mod nexthop;
 mod nft;
 mod observe;
+mod order;
 mod release;
 mod request;
 mod route;

@@ -60,9 +60,11 @@ pub(super) fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
 
 /// Appends an attribute that holds attributes.
 pub(super) fn put_nested(buffer: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
-    let mut inner = Vec::new();
-    fill(&mut inner);
-    put(buffer, kind | NESTED, &inner);
+    let begin = buffer.len();
+    put(buffer, kind | NESTED, &[]);
+    fill(buffer);
+    let length = u16::try_from(buffer.len() - begin).unwrap_or(u16::MAX);
+    buffer[begin..begin + 2].copy_from_slice(&length.to_ne_bytes());
 }
 
 /// The bytes of an address.

@@ -14,6 +14,7 @@ use super::channel::Channel;
 use super::link::Link;
 use super::nft::Nft;
 use super::observe::{is_ours, links, observe};
+use super::order::order;
 use super::request::Request;
 use super::{address, link, neighbor, nexthop, route, rule, sysctl};
 
@@ -23,6 +24,9 @@ const INDEX_BASE: u32 = 1 << 20;
 
 /// How often a device is created anew because somebody took the index that we had chosen.
 const INDEX_ATTEMPTS: usize = 4;
+
+/// So many requests queue up before they are sent, whatever the number of changes.
+const QUEUE: usize = 1024;
 
 type Outcome = Result<(), ApplyError>;
 
@@ -136,8 +140,9 @@ struct Apply<'a> {
 
 impl Apply<'_> {
     fn run(mut self, changes: &[Change]) -> Vec<Outcome> {
-        for (position, change) in changes.iter().enumerate() {
-            self.results.push(Ok(()));
+        self.results = vec![Ok(()); changes.len()];
+        for position in order(changes) {
+            let change = &changes[position];
             let outcome = match change {
                 Change::AddLink(name, link) => {
                     self.flush();
@@ -182,6 +187,9 @@ impl Apply<'_> {
                 }
             };
             self.results[position] = outcome;
+            if self.queue.len() >= QUEUE {
+                self.flush();
+            }
         }
         self.flush();
         self.results

@@ -3,21 +3,19 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::{
-    RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
-};
 
 use crate::state::{NexthopId, Route, RouteKey, RouteTarget};
 
-use super::attributes::{attribute, attributes, ip, u8_at, u16_at, u32_at};
-use super::request::{CREATE, EXCL, REPLACE, Request, family};
+use super::attributes::{attribute, attributes, ip, put, put_nested, u8_at, u16_at, u32_at};
+use super::request::{CREATE, EXCL, REPLACE, Request};
 
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
 
 pub(super) const HEADER: usize = 12;
+/// Bytes of a request for a route of IPv6 over a nexthop object.
+const TYPICAL: usize = 64;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -30,10 +28,13 @@ const RTA_VIA: u16 = 18;
 const RTA_NH_ID: u16 = 30;
 const RTAX_MTU: u16 = 2;
 const RTM_F_CLONED: u32 = 0x200;
+const RTN_UNSPEC: u8 = 0;
 const RTN_UNICAST: u8 = 1;
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_UNREACHABLE: u8 = 7;
 const RTN_THROW: u8 = 9;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_NOWHERE: u8 = 255;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const RT_TABLE_LOCAL: u32 = 255;
@@ -137,40 +138,49 @@ pub(super) fn replace(key: RouteKey, route: &Route, protocol: u8) -> Option<Requ
 
 /// Deletes a route if it carries our protocol.
 pub(super) fn delete(key: RouteKey, protocol: u8) -> Request {
-    let mut message = message(key, protocol);
-    message.header.kind = RouteType::Unspec;
-    // The kernel takes this scope for any.
-    message.header.scope = RouteScope::NoWhere;
-    Request::new(&RouteNetlinkMessage::DelRoute(message), 0)
+    // The kernel takes this kind and this scope for any.
+    Request { kind: RTM_DELROUTE, flags: 0, body: body(key, protocol, RT_SCOPE_NOWHERE, RTN_UNSPEC) }
 }
 
 fn write(key: RouteKey, route: &Route, protocol: u8, flags: u16) -> Option<Request> {
-    let mut message = message(key, protocol);
-    match route.target {
-        RouteTarget::Nexthop(id) => {
-            message.header.kind = RouteType::Unicast;
-            message.attributes.push(RouteAttribute::NhId(id.0));
-        }
-        RouteTarget::Unreachable => message.header.kind = RouteType::Unreachable,
+    let (kind, nexthop) = match route.target {
+        RouteTarget::Nexthop(id) => (RTN_UNICAST, Some(id)),
+        RouteTarget::Unreachable => (RTN_UNREACHABLE, None),
         RouteTarget::Other => return None,
+    };
+    let mut body = body(key, protocol, RT_SCOPE_UNIVERSE, kind);
+    if let Some(id) = nexthop {
+        put(&mut body, RTA_NH_ID, &id.0.to_ne_bytes());
     }
-    message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    if let Some(source) = route.source {
+        put_ip(&mut body, RTA_PREFSRC, source);
+    }
     // Never without metrics, be they none: IPv4 takes the metrics of another route of the same nexthop object, metric
     // and table for a request that says nothing of them (`fib_find_info_nh`), so that an MTU would never go again.
-    message.attributes.push(RouteAttribute::Metrics(route.mtu.map(RouteMetric::Mtu).into_iter().collect()));
-    Some(Request::new(&RouteNetlinkMessage::NewRoute(message), flags))
+    put_nested(&mut body, RTA_METRICS, |inner| {
+        if let Some(mtu) = route.mtu {
+            put(inner, RTAX_MTU, &mtu.to_ne_bytes());
+        }
+    });
+    Some(Request { kind: RTM_NEWROUTE, flags, body })
 }
 
-fn message(key: RouteKey, protocol: u8) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(key.prefix.addr());
-    message.header.destination_prefix_length = key.prefix.prefix_len();
-    message.header.protocol = RouteProtocol::from(protocol);
-    message.header.scope = RouteScope::Universe;
-    message.attributes = vec![
-        RouteAttribute::Destination(key.prefix.network().into()),
-        RouteAttribute::Table(key.table),
-        RouteAttribute::Priority(key.normalised().metric),
-    ];
-    message
+/// An `rtmsg` with destination, table and priority. Written by hand: there may be a million of them, and a library
+/// that makes each of parts of its own takes as long as the kernel.
+fn body(key: RouteKey, protocol: u8, scope: u8, kind: u8) -> Vec<u8> {
+    let family = if key.prefix.addr().is_ipv4() { AF_INET } else { AF_INET6 };
+    // Tables beyond 255 stand in the attribute alone.
+    let mut body = Vec::with_capacity(TYPICAL);
+    body.extend([family, key.prefix.prefix_len(), 0, 0, 0, protocol, scope, kind, 0, 0, 0, 0]);
+    put_ip(&mut body, RTA_DST, key.prefix.network());
+    put(&mut body, RTA_TABLE, &key.table.to_ne_bytes());
+    put(&mut body, RTA_PRIORITY, &key.normalised().metric.to_ne_bytes());
+    body
+}
+
+fn put_ip(body: &mut Vec<u8>, kind: u16, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => put(body, kind, &ip.octets()),
+        IpAddr::V6(ip) => put(body, kind, &ip.octets()),
+    }
 }
