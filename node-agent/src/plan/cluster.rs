@@ -233,7 +233,7 @@ fn disbelieve_pool_addresses(world: &World<'_>, peer: &mut Member, findings: &mu
 fn give_blocks(world: &World<'_>, peers: &mut BTreeMap<NodeName, Member>, findings: &mut BTreeSet<Finding>) {
     let pools: BTreeSet<IpNet> =
         world.config.pools.iter().map(|pool| pool.cidr).chain(world.snapshot.pools.keys().copied()).collect();
-    let underlays: Vec<IpAddr> = peers
+    let underlays: BTreeSet<IpAddr> = peers
         .values()
         .flat_map(|peer| peer.underlay_addresses().collect::<Vec<_>>())
         .chain(Family::ALL.iter().filter_map(|f| path::address(&world.own.underlay, *f)).map(|n| n.addr()))
@@ -260,7 +260,7 @@ fn give_blocks(world: &World<'_>, peers: &mut BTreeMap<NodeName, Member>, findin
                 ),
             ))
         } else {
-            underlays.iter().find(|address| net.contains(*address)).map(|address| {
+            underlays.range(net.network()..=net.broadcast()).next().map(|address| {
                 ("BlockOverlap", format!("{net}, claimed by {holder}, contains the underlay address {address}: it gets no route"))
             })
         };

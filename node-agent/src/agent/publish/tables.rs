@@ -142,12 +142,13 @@ fn nexthop<'a>(first: &'a State, second: &'a State, id: NexthopId) -> Option<&'a
 
 /// The BGP peers wanted, with what is known of their sessions, sorted by name.
 pub(super) fn neighbors(plan: &Plan, sessions: &SpeakerStatus) -> Vec<BgpNeighbor> {
+    let nodes: BTreeSet<&str> = plan.pairs.iter().map(|pair| pair.peer.as_str()).collect();
     plan.peers
         .iter()
         .map(|(name, peer)| {
             let status = sessions.peers.get(name);
             let refused = plan.refused.get(name).cloned().unwrap_or_default();
-            let is_node = plan.pairs.iter().any(|pair| pair.peer.as_str() == name);
+            let is_node = nodes.contains(name.as_str());
             BgpNeighbor {
                 name: name.clone(),
                 kind: if is_node { "node" } else { "external" }.to_owned(),
