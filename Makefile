@@ -7,8 +7,9 @@ CARGO := cargo
 LAB := target/debug/lab
 TOPOLOGY ?= four-nodes
 NODE ?= n1
+ROWS ?=
 
-.PHONY: help demo test lab lab-shell lab-down build image check lint fmt deny doc schema setup
+.PHONY: help demo test bench lab lab-shell lab-down build image check lint fmt deny doc schema setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -18,6 +19,10 @@ demo: build ## four nodes in two subnets, every pair's path, proven reachability
 
 test: setup ## every test, with the real kernel; ends with the counts
 	@integration/test.sh
+
+bench: setup ## speed beside the kernel's limit and others, 20 minutes: make bench ROWS="programming churn", ROWS=smoke
+	@$(CARGO) build --locked --release --package node-agent --package integration --bins
+	@target/release/lab bench $(if $(filter smoke,$(ROWS)),--smoke $(filter-out smoke,$(ROWS)),$(ROWS))
 
 lab: build ## bring a topology up and leave it: make lab TOPOLOGY=two-nodes
 	@$(LAB) up $(TOPOLOGY)

@@ -2,8 +2,9 @@
 //!
 //! A topology is a containerlab file ([`topology`]); [`lab`] brings it up as network namespaces with no
 //! container engine; [`cluster`] starts agents on it and makes pods; [`reach`] proves that everybody reaches
-//! everybody; [`demo`] shows it.
+//! everybody; [`demo`] shows it. [`bench`] measures.
 
+pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod echo;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use integration::bench::{self, Group, Size};
 use integration::cluster::{ClusterError, Programs};
 use integration::{demo, echo, interrupt, labs, stream};
 
@@ -52,6 +53,18 @@ enum Command {
     },
     /// Show the labs that are up.
     Status,
+    /// Measure how fast the data plane and the agent are, beside the kernel's limit and beside others. Takes minutes
+    /// and wants a quiet machine.
+    Bench {
+        /// What to measure; everything if nothing is named.
+        groups: Vec<Group>,
+        /// Measure next to nothing, in seconds: only whether every row can be measured.
+        #[arg(long)]
+        smoke: bool,
+        /// Write the rows as JSON into this file.
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// Answer on these addresses with the source address that is seen.
     #[command(hide = true)]
     Respond {
@@ -120,6 +133,13 @@ fn run(command: Command) -> Result<ExitCode> {
             return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)));
         }
         Command::Status => labs::status()?,
+        Command::Bench { groups, smoke, json } => {
+            let rows = bench::run(&groups, if smoke { Size::Smoke } else { Size::Full })?;
+            if let Some(path) = json {
+                let text = serde_json::to_string_pretty(&rows)?;
+                std::fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
+            }
+        }
         Command::Respond { port, addresses } => echo::respond(&addresses, port).context("can't respond")?,
         Command::Probe { targets } => {
             let answers = serde_json::to_string(&echo::probe(&targets))?;

@@ -3,6 +3,7 @@
 //! They need root. Without it they fail and say so: a test that did not run has shown nothing.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
+mod bench;
 mod bird;
 mod change;
 mod demo;
