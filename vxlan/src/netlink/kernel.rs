@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use crate::diff::Change;
 use crate::effects::IPV6_MIN_MTU;
 use crate::reconcile::{ApplyError, Dataplane, ObserveError};
-use crate::state::{IpTunnel, LinkName, Marks, Observed, TunnelKind, TunnelLink};
+use crate::state::{
+    IpTunnel, LinkName, Marks, NexthopId, Observed, Route, RouteTarget, TunnelKind, TunnelLink,
+};
 
 use super::channel::Channel;
 use super::link::Link;
@@ -42,6 +44,8 @@ pub struct Kernel {
     sysctl: bool,
     /// The highest index that we have chosen for a device: none is used twice, as the kernel itself does it.
     last_index: u32,
+    /// Nexthop objects with a route that has an MTU, as of the last look; `None` before the first.
+    with_mtu: Option<BTreeSet<NexthopId>>,
 }
 
 impl Kernel {
@@ -51,7 +55,8 @@ impl Kernel {
     /// Netlink is not to be had.
     pub fn open(marks: Marks) -> io::Result<Self> {
         let nft = Nft::open(&marks.firewall_table, &marks.ifalias);
-        Ok(Self { channel: Channel::open()?, nft, marks, sysctl: sysctl::writable(), last_index: 0 })
+        let (channel, sysctl) = (Channel::open()?, sysctl::writable());
+        Ok(Self { channel, nft, marks, sysctl, last_index: 0, with_mtu: None })
     }
 
     /// The port ids of the sockets that write: [`super::Monitor`] leaves out what they caused.
@@ -74,6 +79,7 @@ impl Dataplane for Kernel {
         let nftables = self.nft.observe();
         (observed.ours.firewall, observed.netfilter) =
             nftables.map_err(|source| ObserveError { what: "nftables", source })?;
+        self.with_mtu = Some(observed.ours.routes.values().filter_map(object_with_mtu).collect());
         Ok(observed)
     }
 
@@ -87,10 +93,15 @@ impl Dataplane for Kernel {
         }
         match Devices::read(&mut self.channel) {
             Ok(devices) => {
-                let Self { channel, nft, marks, sysctl, last_index } = self;
+                let Self { channel, nft, marks, sysctl, last_index, with_mtu } = self;
+                if let Some(with_mtu) = with_mtu {
+                    let written = changes.iter().filter_map(written_route);
+                    with_mtu.extend(written.filter_map(object_with_mtu));
+                }
+                let (with_mtu, sysctl) = (with_mtu.as_ref(), *sysctl);
                 let (queue, results) = (Vec::new(), Vec::new());
-                let sysctl = *sysctl;
-                Apply { channel, nft, marks, sysctl, last_index, devices, queue, results }.run(changes)
+                Apply { channel, nft, marks, sysctl, last_index, with_mtu, devices, queue, results }
+                    .run(changes)
             }
             Err(error) => vec![Err(from_io(&error)); changes.len()],
         }
@@ -133,6 +144,7 @@ struct Apply<'a> {
     marks: &'a Marks,
     sysctl: bool,
     last_index: &'a mut u32,
+    with_mtu: Option<&'a BTreeSet<NexthopId>>,
     devices: Devices,
     queue: Vec<(usize, Request)>,
     results: Vec<Outcome>,
@@ -228,6 +240,9 @@ impl Apply<'_> {
                 nexthop::replace(*id, new.gateway, self.devices.index(&new.link)?, protocol)
             }
             Change::DeleteNexthop(id) => nexthop::delete(*id),
+            Change::AddRoute(key, new) if self.is_bare(new) => {
+                route::add_bare(*key, new, protocol).ok_or_else(unwritable)?
+            }
             Change::AddRoute(key, new) => route::add(*key, new, protocol).ok_or_else(unwritable)?,
             Change::SetRoute(key, new) => route::replace(*key, new, protocol).ok_or_else(unwritable)?,
             Change::DeleteRoute(key) => route::delete(*key, protocol),
@@ -238,6 +253,16 @@ impl Apply<'_> {
                 return Err(ApplyError { errno: libc::EINVAL, message });
             }
         })
+    }
+
+    /// Whether neither a route nor another one of its nexthop object has an MTU.
+    fn is_bare(&self, new: &Route) -> bool {
+        match (new, self.with_mtu) {
+            (Route { target: RouteTarget::Nexthop(id), mtu: None, .. }, Some(with_mtu)) => {
+                !with_mtu.contains(id)
+            }
+            _ => false,
+        }
     }
 
     fn add_link(&mut self, name: &LinkName, new: &TunnelLink) -> Outcome {
@@ -350,6 +375,18 @@ impl Apply<'_> {
 fn knows(channel: &mut Channel, kind: IpTunnel) -> bool {
     let outcome = channel.send_all(&[link::probe(kind)]).pop();
     matches!(outcome, Some(Err(error)) if [libc::ERANGE, libc::EINVAL].contains(&error.errno))
+}
+
+/// The nexthop object of a route that has an MTU.
+fn object_with_mtu(route: &Route) -> Option<NexthopId> {
+    match route.target {
+        RouteTarget::Nexthop(id) => route.mtu.map(|_| id),
+        RouteTarget::Unreachable | RouteTarget::Other => None,
+    }
+}
+
+fn written_route(change: &Change) -> Option<&Route> {
+    if let Change::AddRoute(_, route) | Change::SetRoute(_, route) = change { Some(route) } else { None }
 }
 
 fn missing(name: &LinkName) -> ApplyError {
