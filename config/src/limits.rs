@@ -1,5 +1,7 @@
 //! What values may be at most, and what the rest of the machine has taken already.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 /// Bytes of a configuration file: as much as a ConfigMap holds.
@@ -16,6 +18,8 @@ pub(crate) const MAX_BLOCK_PREFIX_V4: u8 = 30;
 /// Longest block prefix of IPv6: four addresses.
 pub(crate) const MAX_BLOCK_PREFIX_V6: u8 = 126;
 
+/// `blocks.reuseAfter`: a store forgets after a day that a block was given back.
+pub(crate) const MAX_REUSE_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of a unix socket's path: `sun_path` with its closing zero is 108.
 pub(crate) const MAX_SOCKET_PATH: usize = 107;
 /// `IFNAMSIZ` is 16 with the closing zero.

@@ -205,7 +205,7 @@ pub(crate) struct Blocks {
     /// Blocks that a node claims by itself, per family.
     #[schemars(range(min = 1, max = 256), extend("x-pairway-reload" = "live"))]
     pub(crate) per_node: u16,
-    /// How long a block whose node has gone is left alone, unless nothing else is free.
+    /// How long a block whose node has gone is left alone, unless nothing else is free; at most a day.
     #[schemars(extend("x-pairway-reload" = "live"))]
     pub(crate) reuse_after: Duration,
 }

@@ -26,6 +26,7 @@ pub(crate) fn validate(file: &raw::File, tree: &Tree, findings: &mut Findings) {
     rules.ipip();
     rules.bgp();
     rules.peers();
+    rules.blocks();
     rules.brake();
     rules.places();
     rules.kernel();
@@ -261,6 +262,11 @@ impl Rules<'_, '_> {
             let problem = format!("`{address}` lies in the pool {pool}");
             self.wrong(path, address, problem, "pools hold pods only: correct the address, or move the pool");
         }
+    }
+
+    fn blocks(&mut self) {
+        let most = crate::limits::MAX_REUSE_AFTER;
+        self.within("blocks.reuseAfter", self.file.blocks.reuse_after.0, Duration::ZERO, most);
     }
 
     fn brake(&mut self) {

@@ -54,7 +54,7 @@ pub trait Store: Send + Sync {
     async fn remove_node(&self, node: &NodeName) -> Result<bool, StoreError>;
 }
 
-/// After this a store forgets that a block was given back: far more than any sensible `blocks.reuseAfter`.
+/// After this a store forgets that a block was given back: the most that `blocks.reuseAfter` may be.
 pub const FORGET_RELEASED_AFTER: SignedDuration = SignedDuration::from_hours(24);
 
 /// Do two prefixes share an address?

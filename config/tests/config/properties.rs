@@ -178,7 +178,7 @@ fn config() -> impl Strategy<Value = Config> {
     let folder = || "/[ -~]{0,20}x".prop_map(PathBuf::from);
     let places = (folder(), folder(), folder(), any::<bool>());
     let http = (any::<[u8; 4]>().prop_filter("pools", |a| a[0] != 10), 9000..=u16::MAX);
-    let blocks = (1..=256_u16, 0..=31_536_000_000_u64);
+    let blocks = (1..=256_u16, 0..=86_400_000_u64);
     let vxlan = (1..=0xff_ffff_u32, 1..=u16::MAX, any::<bool>()).prop_map(|(vni, port, guard)| Vxlan {
         vni,
         port,

@@ -1,8 +1,28 @@
-//! `brake:`
+//! `brake:` and `blocks:`
 
 use expect_test::expect;
 
 use super::beside_a_pool;
+
+#[test]
+fn how_long_blocks_rest() {
+    beside_a_pool(
+        "blocks: { reuseAfter: 25h }\n",
+        expect![[r#"
+        pairway.yaml:2:23: blocks.reuseAfter: `1d1h` is out of range
+            2 | blocks: { reuseAfter: 25h }
+              |                       ^^^ write 0s to 1d
+    "#]],
+    );
+    beside_a_pool(
+        "blocks: { reuseAfter: 24h, perNode: 0 }\n",
+        expect![[r#"
+        pairway.yaml:2:37: blocks.perNode: 0 is out of range
+            2 | blocks: { reuseAfter: 24h, perNode: 0 }
+              |                                     ^ write 1 to 256
+    "#]],
+    );
+}
 
 #[test]
 fn brake() {
