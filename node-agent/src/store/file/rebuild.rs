@@ -38,19 +38,23 @@ impl Rebuild {
             return false;
         };
         let has_record = snapshot.nodes.contains_key(own);
+        // What was given back by order is no loss.
+        let has_claims = whole
+            .blocks_of(own)
+            .iter()
+            .all(|block| snapshot.claims.contains_key(block) || snapshot.released.contains_key(block));
         let Some(since) = self.since else {
-            if has_record || !whole.nodes.contains_key(own) {
+            if has_claims && (has_record || !whole.nodes.contains_key(own)) {
                 self.whole = Some(Arc::new(snapshot.clone()));
                 return false;
             }
             tracing::warn!(
-                "this node's record has vanished from the store: it is written again, and what the store held before \
-                 counts until then"
+                "this node's record or claims have vanished from the store: they are written again, and what the store \
+                 held before counts until then"
             );
             (self.since, self.back) = (Some(now), None);
             return true;
         };
-        let has_claims = whole.blocks_of(own).iter().all(|block| snapshot.claims.contains_key(block));
         self.back = (has_record && has_claims).then(|| self.back.unwrap_or(now));
         let is_over = self.back.is_some_and(|back| now.duration_since(back) >= SETTLE)
             || now.duration_since(since) >= LONGEST;
@@ -81,6 +85,20 @@ mod tests {
                 .collect(),
             ..Snapshot::default()
         }
+    }
+
+    #[test]
+    fn claims_that_vanish_before_the_record_are_a_loss_unless_they_were_given_back() {
+        let (own, began) = (name("n1"), Instant::now());
+        let claims = [("10.244.1.0/24", "n1"), ("10.244.2.0/24", "n2")];
+        let whole = snapshot(&["n1", "n2"], &claims);
+        let mut rebuild = Rebuild::default();
+        assert!(!rebuild.look(Some(&own), &whole, began));
+        let mut given_back = snapshot(&["n1", "n2"], &claims[1..]);
+        given_back.released.insert(claim_of("10.244.1.0/24", "n1").block, crate::store::tests::at(0));
+        assert!(!rebuild.look(Some(&own), &given_back, began));
+        assert!(!rebuild.look(Some(&own), &whole, began));
+        assert!(rebuild.look(Some(&own), &snapshot(&["n1", "n2"], &claims[1..]), began));
     }
 
     #[test]
