@@ -73,7 +73,7 @@ impl Keeper {
         let mut sign_problem = None;
         let mut request: Option<Request> = None;
         loop {
-            let mut wake = next_sign;
+            let mut wake;
             let config = Arc::clone(&self.config.borrow_and_update());
             let record = self.record.borrow_and_update().clone();
             let snapshot = snapshots.borrow_and_update().clone();
@@ -118,14 +118,14 @@ impl Keeper {
                     // What takes its place belongs to the answer.
                     drop(answer.send(result.map(|released| released.followed_by(&before, &found))));
                 }
-                if let Some(after) = found.retry_after {
-                    wake = wake.min(Instant::now() + after);
-                }
                 if Instant::now() >= next_sign {
                     let sign = store.heartbeat(&self.name).await;
                     sign_problem = sign.err().map(|error| chain(&error));
                     next_sign = Instant::now() + HEARTBEAT;
-                    wake = wake.min(next_sign).max(Instant::now());
+                }
+                wake = next_sign;
+                if let Some(after) = found.retry_after {
+                    wake = wake.min(Instant::now() + after);
                 }
                 self.tell(&found, sign_problem.as_deref());
             } else {
