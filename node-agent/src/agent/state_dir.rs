@@ -152,18 +152,12 @@ impl StateDir {
         let ids: Vec<String> = [id].into_iter().chain(former.map(str::to_owned)).take(MOST_RUNS).collect();
         let written = tempfile::NamedTempFile::new_in(&self.path)
             .and_then(|mut file| {
-                file.write_all(
-                    (ids.join(
-                        "
-",
-                    ) + "
-")
-                    .as_bytes(),
-                )?;
+                file.write_all((ids.join("\n") + "\n").as_bytes())?;
                 file.as_file().sync_all()?;
                 Ok(file)
             })
-            .and_then(|file| file.persist(&path).map_err(|error| error.error));
+            .and_then(|file| file.persist(&path).map_err(|error| error.error))
+            .and_then(|_| File::open(&self.path)?.sync_all());
         Runs { ids, problem: written.err().map(|error| error.to_string()) }
     }
 
