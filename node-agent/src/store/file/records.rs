@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
@@ -346,7 +347,11 @@ impl Open<'_> {
 
     /// The kernel takes the lock back when its holder dies.
     fn lock(&self) -> io::Result<File> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.root.join(LOCK))?;
+        // Whatever stands in its place must not make this wait, nor lead elsewhere.
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let mut options = OpenOptions::new();
+        let options = options.create(true).truncate(false).write(true).custom_flags(flags.bits());
+        let file = options.open(self.root.join(LOCK))?;
         for _ in 0..LOCK_TRIES {
             match file.try_lock() {
                 Ok(()) => return Ok(file),

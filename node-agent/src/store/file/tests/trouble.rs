@@ -7,6 +7,20 @@ use std::process::{Command, Stdio};
 
 use super::*;
 
+#[tokio::test]
+async fn a_fifo_in_place_of_the_lock_makes_nobody_wait() {
+    let place = Place::new();
+    let store = place.open(FileOptions::default()).await;
+    let claim = claim_of("10.244.1.0/24", "n1");
+    store.claim(&claim).await.unwrap();
+    let lock = place.root().join(".lock");
+    nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(5), store.release(claim.block, &name("n1"))).await;
+    assert!(answer.expect("an answer, not a reader that never comes").is_err());
+    fs::remove_file(&lock).unwrap();
+    assert!(store.release(claim.block, &name("n1")).await.unwrap());
+}
+
 /// Fails each step of an operation in turn, as the kernel would.
 #[tokio::test]
 async fn an_error_at_any_step_leaves_nothing_or_all_and_no_leftovers() {
