@@ -22,7 +22,7 @@ use self::own_record::OwnRecord;
 use self::pass::{FAMILIES, Pass, is_ipv6};
 pub use self::pools::refused_changes;
 pub use self::release::{Release, Released};
-pub use self::state::{FILE_NAME, LostBlock};
+pub use self::state::{FILE_NAME, LostBlock, remembered};
 use self::state::{Loaded, State, StateFile};
 use crate::claim::{Request, choose};
 use crate::node::{Block, Claim, NodeName, NodeRecord, Snapshot};
@@ -81,8 +81,8 @@ pub struct ClaimKeeper {
     state: State,
     file: StateFile,
     own_record: OwnRecord,
-    /// What was wrong with the state file at start; shown for as long as the agent runs.
-    at_start: Option<Condition>,
+    /// What was wrong with the state file at start.
+    at_start: Option<AtStart>,
     /// Claims of the last snapshot and their times, to see what vanishes without having been released.
     seen: BTreeMap<Block, Timestamp>,
     vanished: BTreeMap<Block, Timestamp>,
@@ -111,12 +111,14 @@ impl ClaimKeeper {
             Loaded::State(state) => (state.clone(), Some(state), None),
             Loaded::OtherNode(other) => {
                 let condition = renamed(&node, &other);
-                (State::new(node), None, condition)
+                let left = condition.map(|condition| AtStart::Renamed { from: other.node, condition });
+                (State::new(node), None, left)
             }
             Loaded::Unreadable(message) => {
                 let subject = FILE_NAME.to_owned();
                 let message = format!("{message}; this node's blocks are taken from the store");
-                (State::new(node), None, Some(Condition { kind: "StateUnreadable", subject, message }))
+                let condition = Condition { kind: "StateUnreadable", subject, message };
+                (State::new(node), None, Some(AtStart::Unreadable(condition)))
             }
         };
         Self {
@@ -153,7 +155,12 @@ impl ClaimKeeper {
         self.settle_lost(&pass);
         let mut unfinished = self.claim_missing(&mut pass, config.blocks.per_node.into()).await;
         self.remove_unwanted_pools(&mut pass).await;
+        let at_start = self.at_start.as_ref().and_then(|left| left.shown(snapshot)).cloned();
         self.file.save(&self.state).await;
+        if self.file.trouble.is_none() {
+            // It was written anew, and is shown once more.
+            self.at_start.take_if(|left| matches!(left, AtStart::Unreadable(_)));
+        }
 
         let rested = self.resting(&pass).into_values().chain(self.coming_back(now).into_values());
         let rested = rested.chain(self.silence(now)).min();
@@ -163,7 +170,7 @@ impl ClaimKeeper {
         conditions.extend(self.own_record.conditions(record, now));
         conditions.extend(pools::homeless(self.state.held.keys(), &config.pools));
         conditions.extend(self.state.lost.values().map(block_lost));
-        conditions.extend(self.at_start.clone());
+        conditions.extend(at_start);
         conditions.extend(self.file.trouble.clone().map(|message| Condition {
             kind: "StateNotSaved",
             subject: FILE_NAME.to_owned(),
@@ -556,6 +563,28 @@ impl ClaimKeeper {
         let salt = name ^ u64::from(now.subsec_nanosecond().unsigned_abs()) ^ u64::from(self.attempt);
         let jitter = fastrand::Rng::with_seed(salt).u64(0..100);
         Duration::from_millis(if after_failure { 1000 + 10 * jitter } else { 20 + 2 * jitter })
+    }
+}
+
+/// What the state file said when the agent started, other than what this node holds.
+#[derive(Debug)]
+enum AtStart {
+    /// This node had another name, and held blocks under it.
+    Renamed { from: NodeName, condition: Condition },
+    /// It could not be read.
+    Unreadable(Condition),
+}
+
+impl AtStart {
+    /// The old name matters for as long as the store knows it.
+    fn shown(&self, snapshot: &Snapshot) -> Option<&Condition> {
+        match self {
+            Self::Renamed { from, condition } => {
+                let is_known = snapshot.nodes.contains_key(from) || !snapshot.blocks_of(from).is_empty();
+                is_known.then_some(condition)
+            }
+            Self::Unreadable(condition) => Some(condition),
+        }
     }
 }
 

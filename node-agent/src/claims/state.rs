@@ -80,9 +80,7 @@ pub(super) fn load(directory: &Path, node: &NodeName) -> Loaded {
     let path = directory.join(FILE_NAME);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Loaded::Nothing;
-        }
+        Err(error) if is_absent(&error) => return Loaded::Nothing,
         Err(error) => return Loaded::Unreadable(format!("{} can't be read: {error}", path.display())),
     };
     match serde_json::from_slice::<StateDto>(&text).map_err(|error| error.to_string()).and_then(from_dto) {
@@ -97,6 +95,27 @@ pub(super) fn load(directory: &Path, node: &NodeName) -> Loaded {
             Loaded::Unreadable(format!("{} is not what this agent wrote ({error}); {kept}", path.display()))
         }
     }
+}
+
+/// Blocks that this node remembers as its own. Only looks.
+///
+/// # Errors
+/// The file can't be read, or is not what an agent wrote.
+pub fn remembered(directory: &Path, node: &NodeName) -> io::Result<Vec<Block>> {
+    let path = directory.join(FILE_NAME);
+    let named = |error: String| io::Error::other(format!("{}: {error}", path.display()));
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(named(error.to_string())),
+    };
+    let dto = serde_json::from_slice::<StateDto>(&text).map_err(|error| named(error.to_string()))?;
+    let state = from_dto(dto).map_err(named)?;
+    Ok(if state.node == *node { state.held.into_keys().collect() } else { Vec::new() })
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// A crash leaves the old file or the new one.
@@ -134,6 +153,8 @@ impl StateFile {
     /// Writes the state if it changed. A failure is a condition: the claims stand in the store all the same.
     pub(super) async fn save(&mut self, state: &State) {
         if self.saved.as_ref() == Some(state) {
+            // What could not be written is not wanted any more.
+            self.trouble = None;
             return;
         }
         let (directory, copy) = (self.directory.clone(), state.clone());

@@ -557,6 +557,7 @@ async fn memory_that_can_not_be_read_is_put_aside() {
         let claims = node.pass().await;
         assert_eq!(kinds(&claims), [("StateUnreadable", "claims.json")], "{text:?}");
         assert_eq!(claims.held, before.held, "the store knows");
+        assert_eq!(node.pass().await, before, "it was written anew");
         assert_eq!(
             std::fs::read_to_string(node.directory.path().join("claims.json.unreadable")).unwrap(),
             text
@@ -592,6 +593,10 @@ async fn a_node_under_another_name_says_what_it_left_behind() {
     let claims = node.pass().await;
     assert_eq!(kinds(&claims), [("NodeRenamed", "n1")]);
     assert_ne!(claims.blocks(), old);
+
+    let contents = store.contents();
+    delete_node(&store, &contents, &name("n2"), &name("n1"), true, node.now).await.unwrap();
+    assert_eq!(node.pass().await.conditions, [], "as it was told to");
 }
 
 #[test]

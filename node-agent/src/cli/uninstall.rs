@@ -11,7 +11,10 @@ use super::validate;
 use crate::agent::StateDir;
 use crate::api::reply::Uninstalled;
 use crate::api::socket;
+use crate::claims;
 use crate::daemon;
+use crate::node::NodeName;
+use crate::store::file;
 use crate::telemetry::chain;
 use crate::uninstall::Uninstall;
 
@@ -24,6 +27,9 @@ pub(super) struct Arguments {
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
+    /// Also if the store shows nothing of this node, although it held blocks: they are forgotten here.
+    #[arg(long)]
+    force: bool,
 }
 
 pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed, Failure> {
@@ -44,7 +50,8 @@ pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed
     };
     let mut kernel = Kernel::open(daemon::marks(&config.kernel))
         .map_err(|error| failed("kernel", format!("can't talk to the kernel by netlink: {error}")))?;
-    let store = if store_stands(&config.store) {
+    let lost = if arguments.force { None } else { lost_store(&config, &node) };
+    let store = if lost.is_none() && store_stands(&config.store) {
         let opened = daemon::open_store(&config.store, None).await;
         Some(opened.map_err(|error| failed("store", chain(&error)))?)
     } else {
@@ -58,6 +65,7 @@ pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed
         dry_run: arguments.dry_run,
     };
     let mut done = uninstall.run().await;
+    done.failures.extend(lost);
     if let Some(lock) = lock {
         remove_socket(&config.api_socket).await;
         if done.failures.is_empty()
@@ -70,10 +78,28 @@ pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed
     Ok(Printed::value(format, &done, text)?.exit(exit))
 }
 
-/// A directory that is not there holds nothing to give back, and opening it would make it.
+/// A directory without records holds nothing to give back, and opening it would make some.
 fn store_stands(store: &config::Store) -> bool {
     let config::Store::File { path, .. } = store;
-    path.exists()
+    file::holds_records(path)
+}
+
+/// Why this can't be the store that this node's blocks are in. Looks only.
+fn lost_store(config: &config::Config, node: &NodeName) -> Option<String> {
+    let config::Store::File { path, .. } = &config.store;
+    let (what, hint) = ("nothing was given back and nothing is forgotten", "--force forgets the blocks here");
+    match claims::remembered(&config.state_dir, node) {
+        Ok(blocks) if blocks.is_empty() || file::knows(path, node, &blocks) => None,
+        Ok(blocks) => {
+            let blocks: Vec<String> = blocks.iter().map(ToString::to_string).collect();
+            Some(format!(
+                "{} shows neither this node's record nor its blocks ({}), is the store mounted? {what}; {hint}",
+                path.display(),
+                blocks.join(", ")
+            ))
+        }
+        Err(error) => Some(format!("can't tell which blocks this node holds: {error}; {what}; {hint}")),
+    }
 }
 
 /// What an agent that was killed has left: binding replaces it, dropping removes it.
@@ -100,6 +126,46 @@ mod tests {
     use super::*;
 
     use expect_test::expect;
+
+    #[test]
+    fn a_directory_that_shows_nothing_of_this_node_is_not_its_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, path) = (folder.path().join("state"), folder.path().join("store"));
+        let text = format!(
+            "version: 1\npools: [{{ cidr: 10.244.0.0/16, blockPrefix: 24 }}]\nstateDir: {}\nstore: {{ file: {{ path: {} }} }}\n",
+            state.display(),
+            path.display()
+        );
+        let config =
+            config::ConfigFile::parse(&text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}"));
+        let config = config.for_node("n1");
+        let node: NodeName = "n1".parse().unwrap();
+        assert_eq!(lost_store(&config, &node), None, "it never ran");
+        std::fs::create_dir(&state).unwrap();
+        let memory = state.join(claims::FILE_NAME);
+        std::fs::write(
+            &memory,
+            r#"{"version":1,"node":"n1","held":[{"block":"10.244.1.0/24","claimedAt":"2026-01-01T00:00:00Z"}]}"#,
+        )
+        .unwrap();
+        let is_lost =
+            || lost_store(&config, &node).is_some_and(|text| text.contains("is the store mounted?"));
+        assert!(is_lost(), "there is none");
+        std::fs::create_dir(&path).unwrap();
+        assert!(is_lost(), "it is bare");
+        assert!(!store_stands(&config.store), "so that it is not opened, also by force");
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 0);
+        std::fs::create_dir(path.join("claims")).unwrap();
+        assert!(is_lost() && store_stands(&config.store), "another store");
+        std::fs::write(path.join("claims/10-244-1-0-24.json"), "").unwrap();
+        assert_eq!(lost_store(&config, &node), None);
+        std::fs::remove_dir_all(path.join("claims")).unwrap();
+        std::fs::create_dir(path.join("nodes")).unwrap();
+        std::fs::write(path.join("nodes/n1.json"), "").unwrap();
+        assert_eq!(lost_store(&config, &node), None);
+        std::fs::write(&memory, "{").unwrap();
+        assert!(lost_store(&config, &node).is_some_and(|text| text.contains("claims.json")));
+    }
 
     #[test]
     fn what_was_done_what_would_be_and_what_could_not() {

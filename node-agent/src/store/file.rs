@@ -131,6 +131,19 @@ impl Kind {
     }
 }
 
+/// Is there a directory that has been a store? Only looks.
+#[must_use]
+pub fn holds_records(path: &Path) -> bool {
+    Kind::ALL.iter().any(|kind| path.join(kind.directory()).is_dir())
+}
+
+/// Does the directory have a record of this node, or claims of one of these blocks? Only looks.
+#[must_use]
+pub fn knows(path: &Path, node: &NodeName, blocks: &[Block]) -> bool {
+    let has = |kind: Kind, stem: &str| path.join(kind.directory()).join(format!("{stem}.json")).exists();
+    has(Kind::Node, node.as_str()) || blocks.iter().any(|block| has(Kind::Claim, &block.record_name()))
+}
+
 impl FileStore {
     /// Opens the store, making the directory if need be, and begins to watch it.
     ///

@@ -60,6 +60,21 @@ async fn uninstalling_gives_everything_back() {
 }
 
 #[tokio::test]
+async fn a_release_that_was_not_written_down_leaves_no_trouble_behind() {
+    let store = MemoryStore::new();
+    let mut node = Node::new("n1", &store, &[POOL]).await;
+    let state = node.directory.path().join("state");
+    node.keeper = ClaimKeeper::open(name("n1"), state.clone()).await;
+    let before = node.pass().await;
+    // A file in the place of the directory: nothing can be written.
+    std::fs::rename(&state, node.directory.path().join("aside")).unwrap();
+    std::fs::write(&state, "").unwrap();
+    let refused = node.give_back(before.held[0].block, true).await.unwrap_err();
+    assert_eq!(refused.code, "state");
+    assert_eq!(node.pass().await, before, "what stands in the file is what is wanted");
+}
+
+#[tokio::test]
 async fn uninstalling_needs_the_store() {
     let store = MemoryStore::unlisted();
     store.set_health(Err("the disk is gone".to_owned()));
