@@ -97,6 +97,9 @@ enum Command {
         /// Datagrams a second; TCP without it.
         #[arg(long)]
         udp: Option<u32>,
+        /// Bytes a second of TCP.
+        #[arg(long, default_value_t = 20_000_000)]
+        rate: u32,
         /// Size of a datagram.
         #[arg(long, default_value_t = 1000)]
         bytes: usize,
@@ -146,11 +149,11 @@ fn run(command: Command) -> Result<ExitCode> {
             writeln!(io::stdout(), "{answers}")?;
         }
         Command::Sink { addresses } => stream::sink(&addresses).context("can't take streams")?,
-        Command::Stream { target, seconds, udp, bytes } => {
+        Command::Stream { target, seconds, udp, rate, bytes } => {
             let duration = Duration::from_secs(seconds);
             let streamed = match udp {
-                Some(rate) => stream::udp(target, duration, rate, bytes),
-                None => stream::tcp(target, duration),
+                Some(packets) => stream::udp(target, duration, packets, bytes),
+                None => stream::tcp(target, duration, rate),
             };
             let streamed = streamed.with_context(|| format!("can't stream to {target}"))?;
             writeln!(io::stdout(), "{}", serde_json::to_string(&streamed)?)?;

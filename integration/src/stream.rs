@@ -1,4 +1,5 @@
-//! Streams between pods, for trying what a change of path does to them: TCP as fast as it goes, UDP at a rate.
+//! Streams between pods, for trying what a change of path does to them. Both go at a rate: a stream as fast as it goes
+//! fills queues, and what these drop would hide what a change loses.
 //!
 //! The sink takes TCP and tells each sender at the end how much has arrived; UDP goes to a responder
 //! ([`crate::echo`]), which answers every datagram.
@@ -67,8 +68,8 @@ fn swallow(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(&arrived.to_be_bytes())
 }
 
-/// Writes as fast as it goes for so long, then asks how much has arrived.
-pub fn tcp(target: IpAddr, duration: Duration) -> io::Result<Streamed> {
+/// Writes at this rate (bytes a second) for so long, then asks how much has arrived.
+pub fn tcp(target: IpAddr, duration: Duration, rate: u32) -> io::Result<Streamed> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::new(target, PORT), PATIENCE)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -77,6 +78,8 @@ pub fn tcp(target: IpAddr, duration: Duration) -> io::Result<Streamed> {
     let begin = Instant::now();
     let mut longest = Duration::ZERO;
     while begin.elapsed() < duration {
+        let due = begin + Duration::from_secs_f64(streamed.sent as f64 / f64::from(rate.max(1)));
+        thread::sleep(due.saturating_duration_since(Instant::now()));
         let before = Instant::now();
         stream.write_all(&chunk)?;
         longest = longest.max(before.elapsed());
@@ -136,7 +139,7 @@ mod tests {
         let here = IpAddr::from([127, 0, 0, 1]);
         let listener = TcpListener::bind((here, PORT)).expect("a port");
         let taking = thread::spawn(move || swallow(listener.accept().expect("a stream").0));
-        let streamed = tcp(here, Duration::from_millis(50)).expect("a stream");
+        let streamed = tcp(here, Duration::from_millis(50), 1_000_000).expect("a stream");
         taking.join().expect("a thread").expect("a count");
         assert!(streamed.sent > 0 && streamed.lost() == 0, "{streamed:?}");
 

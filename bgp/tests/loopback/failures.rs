@@ -137,10 +137,11 @@ async fn keepalives_hold_the_session_while_a_peer_takes_no_routes() {
     let mut fake = Fake::connect(at[1], at[0]).await;
     // Small buffers at its end.
     socket2::SockRef::from(&fake.stream).set_recv_buffer_size(128 * 1024).unwrap();
-    fake.establish(at[1]).await;
+    // So many prefixes take a busy machine some seconds.
+    fake.establish_as(Open { hold_time_secs: 9, ..open(at[1]) }).await;
     speaker.announce(many.clone());
     // It talks for two hold times and reads nothing.
-    for _ in 0..6 {
+    for _ in 0..18 {
         fake.send(Message::Keepalive).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -97,8 +97,13 @@ impl Fake {
 
     /// Up to Established, as this identifier.
     pub(crate) async fn establish(&mut self, as_id: Ipv4Addr) -> Open {
+        self.establish_as(open(as_id)).await
+    }
+
+    /// Up to Established, with this OPEN.
+    pub(crate) async fn establish_as(&mut self, open: Open) -> Open {
         let Message::Open(theirs) = self.message().await else { panic!("no OPEN") };
-        self.send(Message::Open(open(as_id))).await;
+        self.send(Message::Open(open)).await;
         assert!(matches!(self.next().await, Next::Message(Message::Keepalive)));
         self.send(Message::Keepalive).await;
         theirs
