@@ -34,7 +34,7 @@ pub trait Store: Send + Sync {
     /// When the node last gave a sign of life; `None` if it has no record.
     async fn last_seen(&self, node: &NodeName) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Creates the record of a claim.
+    /// Creates the record of a claim, unless another node holds the block, a part of it or one around it.
     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome, StoreError>;
 
     /// Removes a claim if `holder` holds it; remembers when. `Ok(false)` if it is not held by `holder`.
@@ -87,7 +87,7 @@ impl From<String> for StoreTrouble {
 pub enum ClaimOutcome {
     /// The record is ours (created now, or before by the same holder).
     Claimed,
-    /// Somebody else has it; `None` if the record can't be read.
+    /// Somebody else has it, or what overlaps it; `None` if the record can't be read.
     TakenBy(Option<NodeName>),
 }
 

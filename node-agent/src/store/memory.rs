@@ -285,6 +285,10 @@ impl Store for MemoryStore {
                     ClaimOutcome::TakenBy(stored.holder.clone())
                 });
             }
+            let mut others = contents.snapshot.claims.values().filter(|other| other.holder != claim.holder);
+            if let Some(other) = others.find(|other| overlap(other.block.net(), claim.block.net())) {
+                return Ok(ClaimOutcome::TakenBy(other.holder.clone()));
+            }
             contents.snapshot.claims.insert(claim.block, claim.clone());
             contents.snapshot.released.remove(&claim.block);
             Ok(ClaimOutcome::Claimed)

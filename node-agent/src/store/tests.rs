@@ -121,6 +121,7 @@ promises! {
     a_claim_without_holder_is_refused
     what_can_be_read_is_not_mended
     revisions_grow
+    blocks_of_two_nodes_never_overlap
 }
 
 async fn an_empty_store_has_a_snapshot(two: Two) {
@@ -161,6 +162,18 @@ async fn publishing_the_same_again_is_no_change(two: Two) {
     two.one.publish(&record_of("n2")).await.unwrap();
     let after = until(&*two.other, "n2", |shown| shown.nodes.contains_key(&name("n2"))).await;
     assert_eq!(after.revision, before.revision + 1);
+}
+
+async fn blocks_of_two_nodes_never_overlap(two: Two) {
+    two.one.claim(&claim_of("10.244.1.0/24", "n1")).await.unwrap();
+    for (part, nobodys) in [("10.244.1.64/26", "10.244.2.64/26"), ("10.244.0.0/23", "10.244.4.0/23")] {
+        let taken = ClaimOutcome::TakenBy(Some(name("n1")));
+        assert_eq!(two.other.claim(&claim_of(part, "n2")).await.unwrap(), taken, "{part}");
+        assert_eq!(two.other.claim(&claim_of(nobodys, "n2")).await.unwrap(), ClaimOutcome::Claimed);
+    }
+    assert!(two.one.release(block("10.244.1.0/24"), &name("n1")).await.unwrap());
+    let outcome = two.other.claim(&claim_of("10.244.1.64/26", "n2")).await.unwrap();
+    assert_eq!(outcome, ClaimOutcome::Claimed, "it was given back");
 }
 
 async fn a_claim_is_made_once(two: Two) {

@@ -166,12 +166,33 @@ impl Open<'_> {
                 Held::By(holder) => return Ok(ClaimOutcome::TakenBy(Some(holder))),
                 Held::ByNameAlone => return Ok(ClaimOutcome::TakenBy(None)),
             }
+            // The name excludes the same block alone; blocks of another length are excluded by looking.
+            let _lock = self.lock()?;
+            if let Some(holder) = self.overlapping(claim)? {
+                return Ok(ClaimOutcome::TakenBy(holder));
+            }
             if self.records.writer.create(&directory, &name, &content)? {
                 self.forget_release(claim.block);
                 return Ok(ClaimOutcome::Claimed);
             }
         }
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "the claim comes and goes; try again"))
+    }
+
+    /// Who else holds a part of the block, or a block around it; `Some(None)` if the record can't be read.
+    fn overlapping(&self, claim: &Claim) -> io::Result<Option<Option<NodeName>>> {
+        for stem in self.stems(Kind::Claim)? {
+            let Some(other) = Block::from_record_name(&stem) else { continue };
+            if other == claim.block || !overlap(other.net(), claim.block.net()) {
+                continue;
+            }
+            match self.holder(other)? {
+                Held::By(holder) if claim.holder.as_ref() != Some(&holder) => return Ok(Some(Some(holder))),
+                Held::ByNameAlone => return Ok(Some(None)),
+                Held::By(_) | Held::Free => {}
+            }
+        }
+        Ok(None)
     }
 
     fn mend_claim(&self, claim: &Claim) -> io::Result<ClaimOutcome> {
