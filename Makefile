@@ -20,7 +20,7 @@ demo: build ## four nodes in two subnets, every pair's path, proven reachability
 test: setup ## every test, with the real kernel; ends with the counts
 	@integration/test.sh
 
-bench: setup ## speed beside the kernel's limit and others, 20 minutes: make bench ROWS="programming churn", ROWS=smoke
+bench: setup ## speed beside the kernel's limit and others, half an hour: make bench ROWS="programming churn", ROWS=smoke
 	@$(CARGO) build --locked --release --package node-agent --package integration --bins
 	@target/release/lab bench $(if $(filter smoke,$(ROWS)),--smoke $(filter-out smoke,$(ROWS)),$(ROWS))
 
