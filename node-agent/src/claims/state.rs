@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,10 @@ use crate::node::{Block, Claim, NodeName};
 
 /// Name of the file.
 pub const FILE_NAME: &str = "claims.json";
+
+/// So often, and with such pauses between, is tried what may be a moment's trouble.
+const READ_TRIES: u32 = 4;
+const READ_PAUSE: Duration = Duration::from_millis(50);
 
 /// No more former blocks than this are remembered.
 const MOST_FORMER: usize = 64;
@@ -31,6 +36,8 @@ pub(super) struct State {
     pub(super) former: Vec<Block>,
     /// Blocks that were given back by order, and when.
     pub(super) given_back: BTreeMap<Block, Timestamp>,
+    /// Fields of newer versions, kept as they came: after a way back they still know what they knew.
+    pub(super) unknown: BTreeMap<String, Value>,
 }
 
 /// A block that another node holds by now (DESIGN, invariant 13).
@@ -54,6 +61,7 @@ impl State {
             lost: BTreeMap::new(),
             former: Vec::new(),
             given_back: BTreeMap::new(),
+            unknown: BTreeMap::new(),
         }
     }
 
@@ -78,23 +86,37 @@ pub(super) enum Loaded {
 
 pub(super) fn load(directory: &Path, node: &NodeName) -> Loaded {
     let path = directory.join(FILE_NAME);
-    let text = match std::fs::read(&path) {
+    let text = match read(&path) {
         Ok(text) => text,
         Err(error) if is_absent(&error) => return Loaded::Nothing,
-        Err(error) => return Loaded::Unreadable(format!("{} can't be read: {error}", path.display())),
+        Err(error) => return put_aside(&path, &format!("can't be read ({error})")),
     };
     match serde_json::from_slice::<StateDto>(&text).map_err(|error| error.to_string()).and_then(from_dto) {
         Ok(state) if state.node == *node => Loaded::State(state),
         Ok(state) => Loaded::OtherNode(state),
-        Err(error) => {
-            let aside = path.with_extension("json.unreadable");
-            let kept = match std::fs::rename(&path, &aside) {
-                Ok(()) => format!("it was put aside as {}", aside.display()),
-                Err(error) => format!("and it can't be put aside ({error})"),
-            };
-            Loaded::Unreadable(format!("{} is not what this agent wrote ({error}); {kept}", path.display()))
+        Err(error) => put_aside(&path, &format!("is not what this agent wrote ({error})")),
+    }
+}
+
+/// A disk or a process that has too much to do for a moment is asked again.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    for _ in 1..READ_TRIES {
+        match std::fs::read(path) {
+            Err(error) if !is_absent(&error) => std::thread::sleep(READ_PAUSE),
+            read => return read,
         }
     }
+    std::fs::read(path)
+}
+
+/// The next write would replace it, and somebody may still make sense of it.
+fn put_aside(path: &Path, what: &str) -> Loaded {
+    let aside = path.with_extension("json.unreadable");
+    let kept = match std::fs::rename(path, &aside) {
+        Ok(()) => format!("it was put aside as {}", aside.display()),
+        Err(error) => format!("and it can't be put aside ({error})"),
+    };
+    Loaded::Unreadable(format!("{} {what}; {kept}", path.display()))
 }
 
 /// Blocks that this node remembers as its own. Only looks.
@@ -191,6 +213,8 @@ struct StateDto {
     former: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     given_back: Vec<GivenBackDto>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -245,6 +269,7 @@ fn to_dto(state: &State) -> StateDto {
             .iter()
             .map(|(block, at)| GivenBackDto { block: block.to_string(), at: *at })
             .collect(),
+        unknown: state.unknown.clone(),
     }
 }
 
@@ -273,5 +298,6 @@ fn from_dto(dto: StateDto) -> Result<State, String> {
     for given in dto.given_back {
         state.given_back.insert(block(&given.block)?, given.at);
     }
+    state.unknown = dto.unknown;
     Ok(state)
 }

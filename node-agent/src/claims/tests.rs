@@ -568,6 +568,38 @@ async fn memory_that_can_not_be_read_is_put_aside() {
 }
 
 #[tokio::test]
+async fn memory_that_the_disk_does_not_give_is_kept_and_fields_of_newer_versions_too() {
+    let store = MemoryStore::new();
+    let mut node = Node::new("n1", &store, &[POOL]).await;
+    let before = node.pass().await;
+    let (file, aside) = {
+        let path = |name: &str| node.directory.path().join(name);
+        (path(FILE_NAME), path("claims.json.unreadable"))
+    };
+    // Reading a directory fails, as a broken disk does.
+    std::fs::rename(&file, node.directory.path().join("kept")).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    node.restart().await;
+    let claims = node.pass().await;
+    assert_eq!(kinds(&claims), [("StateUnreadable", "claims.json")]);
+    assert_eq!(claims.held, before.held, "the store knows");
+    assert!(aside.is_dir() && file.is_file(), "put aside, and written anew");
+
+    let text = std::fs::read_to_string(&file).unwrap();
+    let newer = text.replacen('{', "{\"sinceTomorrow\": [1, 2],", 1);
+    std::fs::write(&file, newer).unwrap();
+    node.restart().await;
+    assert_eq!(node.pass().await, before);
+    // Another write: a block more, when the first minute is over.
+    node.config.blocks.per_node = 2;
+    node.now = at(200);
+    assert_eq!(node.pass().await.held.len(), 2);
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(written["sinceTomorrow"], serde_json::json!([1, 2]));
+    assert_eq!(written["held"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
 async fn memory_that_can_not_be_written_is_a_condition() {
     let store = MemoryStore::new();
     let mut node = Node::new("n1", &store, &[POOL]).await;
