@@ -42,6 +42,8 @@ pub struct Kernel {
     marks: Marks,
     /// Whether files of `/proc/sys` can be written: not in a container, where they are mounted read-only.
     sysctl: bool,
+    /// Whether the kernel forwards IPv4 packets, as of the last look.
+    forwards: bool,
     /// The highest index that we have chosen for a device: none is used twice, as the kernel itself does it.
     last_index: u32,
     /// Nexthop objects with a route that has an MTU, as of the last look; `None` before the first.
@@ -56,7 +58,7 @@ impl Kernel {
     pub fn open(marks: Marks) -> io::Result<Self> {
         let nft = Nft::open(&marks.firewall_table, &marks.ifalias);
         let (channel, sysctl) = (Channel::open()?, sysctl::writable());
-        Ok(Self { channel, nft, marks, sysctl, last_index: 0, with_mtu: None })
+        Ok(Self { channel, nft, marks, sysctl, forwards: false, last_index: 0, with_mtu: None })
     }
 
     /// The port ids of the sockets that write: [`super::Monitor`] leaves out what they caused.
@@ -76,6 +78,7 @@ pub struct Ports {
 impl Dataplane for Kernel {
     fn observe(&mut self, watched: &[IpNet]) -> Result<Observed, ObserveError> {
         let mut observed = observe(&mut self.channel, &self.marks, watched, self.sysctl)?;
+        self.forwards = observed.forwarding.ipv4 == Some(true);
         let nftables = self.nft.observe();
         (observed.ours.firewall, observed.netfilter) =
             nftables.map_err(|source| ObserveError { what: "nftables", source })?;
@@ -93,14 +96,14 @@ impl Dataplane for Kernel {
         }
         match Devices::read(&mut self.channel) {
             Ok(devices) => {
-                let Self { channel, nft, marks, sysctl, last_index, with_mtu } = self;
+                let Self { channel, nft, marks, sysctl, forwards, last_index, with_mtu } = self;
                 if let Some(with_mtu) = with_mtu {
                     let written = changes.iter().filter_map(written_route);
                     with_mtu.extend(written.filter_map(object_with_mtu));
                 }
-                let (with_mtu, sysctl) = (with_mtu.as_ref(), *sysctl);
+                let (with_mtu, sysctl, forwards) = (with_mtu.as_ref(), *sysctl, *forwards);
                 let (queue, results) = (Vec::new(), Vec::new());
-                Apply { channel, nft, marks, sysctl, last_index, with_mtu, devices, queue, results }
+                Apply { channel, nft, marks, sysctl, forwards, last_index, with_mtu, devices, queue, results }
                     .run(changes)
             }
             Err(error) => vec![Err(from_io(&error)); changes.len()],
@@ -143,6 +146,7 @@ struct Apply<'a> {
     nft: &'a mut Nft,
     marks: &'a Marks,
     sysctl: bool,
+    forwards: bool,
     last_index: &'a mut u32,
     with_mtu: Option<&'a BTreeSet<NexthopId>>,
     devices: Devices,
@@ -292,6 +296,9 @@ impl Apply<'_> {
             let finished = outcomes.collect::<Outcome>().and_then(|()| {
                 created.clone()?;
                 self.ignore_routers(name, ipv6)?;
+                if self.forwards {
+                    self.send(&link::set_forwarding(index))?;
+                }
                 if new.up { self.send(&link::set_up(index, true)) } else { Ok(()) }
             });
             self.reread()?;
@@ -348,6 +355,9 @@ impl Apply<'_> {
                     other?;
                     self.ignore_routers(name, new.mtu >= IPV6_MIN_MTU)?;
                 }
+            }
+            if self.forwards && now.forwards == Some(false) {
+                self.send(&link::set_forwarding(now.index))?;
             }
             if now.up == new.up { Ok(()) } else { self.send(&link::set_up(now.index, new.up)) }
         });

@@ -38,7 +38,8 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const NO_ADDRESSES: u8 = 1;
 /// `DEVCONF_ACCEPT_RA`, counted from zero.
 const ACCEPT_RA: usize = 3;
-/// `IPV4_DEVCONF_RP_FILTER`, counted from one.
+/// `IPV4_DEVCONF_FORWARDING` and `IPV4_DEVCONF_RP_FILTER`, counted from one.
+const FORWARDING: u16 = 1;
 const RP_FILTER: u16 = 8;
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 1 << 16;
@@ -55,6 +56,8 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     pub(super) mac: Option<Mac>,
     pub(super) rp_filter: Option<u8>,
+    /// Whether IPv4 packets that come in by the device are forwarded.
+    pub(super) forwards: Option<bool>,
     /// Whether the device has IPv6 at all: not with an MTU below 1280, nor where IPv6 is not in the kernel.
     pub(super) ipv6: bool,
     /// Whether the device takes router advertisements (`accept_ra`), whatever forwarding says.
@@ -131,6 +134,7 @@ pub(super) fn decode(body: &[u8]) -> Option<Link> {
         mtu: 0,
         mac: None,
         rp_filter: None,
+        forwards: None,
         ipv6: false,
         accepts_routers: false,
         generates_addresses: false,
@@ -150,6 +154,8 @@ pub(super) fn decode(body: &[u8]) -> Option<Link> {
                 let settings = attribute(value, AF_INET).and_then(|inet| attribute(inet, IFLA_INET_CONF));
                 let rp_filter = settings.and_then(|row| u32_at(row, 4 * usize::from(RP_FILTER - 1)));
                 link.rp_filter = rp_filter.and_then(|value| u8::try_from(value).ok());
+                let forwarding = settings.and_then(|row| u32_at(row, 4 * usize::from(FORWARDING - 1)));
+                link.forwards = forwarding.map(|value| value != 0);
                 if let Some(inet6) = attribute(value, AF_INET6) {
                     link.ipv6 = true;
                     let mode = attribute(inet6, IFLA_INET6_ADDR_GEN_MODE).and_then(|mode| u8_at(mode, 0));
@@ -288,10 +294,19 @@ pub(super) fn delete(index: u32) -> Request {
 
 /// Sets `rp_filter` without `/proc`. Written by hand: the library leaves zeros out.
 pub(super) fn set_rp_filter(index: u32, value: u8) -> Request {
+    set_ipv4(index, RP_FILTER, value.into())
+}
+
+/// Forwards IPv4 packets that come in by the device.
+pub(super) fn set_forwarding(index: u32) -> Request {
+    set_ipv4(index, FORWARDING, 1)
+}
+
+fn set_ipv4(index: u32, setting: u16, value: u32) -> Request {
     let mut body = header(index);
     put_nested(&mut body, IFLA_AF_SPEC, |spec| {
         put_nested(spec, AF_INET, |inet| {
-            put_nested(inet, IFLA_INET_CONF, |conf| put(conf, RP_FILTER, &u32::from(value).to_ne_bytes()));
+            put_nested(inet, IFLA_INET_CONF, |conf| put(conf, setting, &value.to_ne_bytes()));
         });
     });
     Request { kind: RTM_SETLINK, flags: 0, body }

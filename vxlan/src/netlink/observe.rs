@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::effects::MAIN;
 use crate::reconcile::ObserveError;
 use crate::state::{
-    Address, FdbKey, InstalledRoute, Interface, LinkName, Marks, NeighborKey, Nexthop, Observed,
+    Address, FdbKey, InstalledRoute, Interface, LinkName, Marks, NeighborKey, Nexthop, Observed, Settings,
 };
 use crate::watched::Watched;
 
@@ -52,6 +52,7 @@ pub(super) fn observe(
     look.routes(channel, watched).map_err(failed("routes"))?;
     look.rules(channel).map_err(failed("rules"))?;
     look.settings(channel).map_err(failed("net.ipv4.conf.all and net.ipv6.conf.all"))?;
+    look.forwarding_of_ours();
     Ok(look.seen)
 }
 
@@ -104,6 +105,19 @@ impl Look<'_> {
             let device = link.as_ours(|index| self.name(index), self.sysctl);
             if let (true, Some(device)) = (is_ours(link, self.marks), device) {
                 self.seen.ours.links.insert(link.name.clone(), device);
+            }
+        }
+    }
+
+    /// A device of ours that does not forward, though the kernel does, drops what comes by it for pods: it was made while
+    /// `net.ipv4.conf.default.forwarding` was 0, or somebody switched it off. (For IPv6 the setting for all decides.)
+    fn forwarding_of_ours(&mut self) {
+        if self.seen.forwarding.ipv4 != Some(true) {
+            return;
+        }
+        for link in self.links.values().filter(|link| link.forwards == Some(false)) {
+            if let Some(device) = self.seen.ours.links.get_mut(&link.name) {
+                device.settings = device.settings.max(Settings::Bent);
             }
         }
     }

@@ -146,6 +146,34 @@ fn settings_bent_on_the_living_device() {
 }
 
 #[test]
+fn a_device_that_does_not_forward_is_mended_if_the_kernel_does() {
+    in_namespace(|| {
+        let set = |name: &str, value: &str| {
+            std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("sysctl");
+        };
+        let forwards = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/vx4/forwarding").expect("sysctl");
+        set("ip_forward", "1");
+        let wanted = mesh([7]);
+        let mut kernel = kernel();
+        settle(&mut kernel, &wanted);
+        set("conf/vx4/forwarding", "0");
+        let applied = settle(&mut kernel, &wanted);
+        assert!(matches!(applied.as_slice(), [Change::SetLink(..)]), "{applied:#?}");
+        assert_eq!(forwards(), "1\n");
+        // A new device takes its settings from `default`.
+        set("conf/default/forwarding", "0");
+        ip("link del vx4");
+        settle(&mut kernel, &wanted);
+        assert_eq!(forwards(), "1\n");
+        // Where nothing is forwarded our devices don't either.
+        set("ip_forward", "0");
+        assert_eq!(forwards(), "0\n");
+        assert_eq!(settle(&mut kernel, &wanted), []);
+        assert_eq!(forwards(), "0\n");
+    });
+}
+
+#[test]
 fn a_bent_device_is_mended_and_an_alien_one_made_anew() {
     in_namespace(|| {
         let wanted = mesh([7]);
