@@ -36,7 +36,9 @@ fn pools(world: &World<'_>, cluster: &Cluster) -> Vec<IpNet> {
             .flatten()
             .any(|found| pool.contains(&found.address.addr()))
     };
-    let recorded = world.snapshot.pools.keys().copied().filter(|pool| !own(pool));
+    // The record of a pool outlives it: one that nobody holds a block of, and that we don't have, holds no pods.
+    let is_held = |pool: &IpNet| world.snapshot.claims.keys().any(|block| pool.contains(&block.net()));
+    let recorded = world.snapshot.pools.keys().copied().filter(|pool| !own(pool) && is_held(pool));
     cluster.pools.iter().copied().chain(recorded).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -740,6 +740,18 @@ fn routes_from_outside_keep_out_of_the_cluster() {
 }
 
 #[test]
+fn pools_that_hold_no_pods_are_no_exception_of_the_masquerade() {
+    let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
+    let cidr = "172.20.0.0/16".parse().unwrap();
+    let text = |scene: &mut Scene| scene.plan().dataplane.firewall.unwrap().to_nft("pairway", "pairway");
+    scene.snapshot.pools.insert(cidr, PoolRecord { cidr, block_prefix: 24, unknown: BTreeMap::new() });
+    assert!(!text(&mut scene).contains("172.20."), "the record alone is what a pool leaves behind");
+    scene.claim("172.20.7.0/24".parse().unwrap(), &name("n2"));
+    let table = text(&mut scene);
+    assert!(table.contains("172.20.0.0/16"), "{table}");
+}
+
+#[test]
 fn outside_speakers_are_chosen_by_label_and_yield_to_nodes() {
     let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
     let mut rack = outside(&[]);
