@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::Config;
 use ipnet::IpNet;
@@ -18,6 +19,9 @@ use crate::plan::Finding;
 use crate::status::CommandError;
 use crate::store::Store;
 use crate::telemetry::chain;
+
+/// A sign of life that failed is given again after this time.
+const SIGN_AGAIN: Duration = Duration::from_secs(2);
 
 /// What the loop sees of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -121,7 +125,8 @@ impl Keeper {
                 if Instant::now() >= next_sign {
                     let sign = store.heartbeat(&self.name).await;
                     sign_problem = sign.err().map(|error| chain(&error));
-                    next_sign = Instant::now() + HEARTBEAT;
+                    // One that failed is tried again soon, so that the condition goes with its cause.
+                    next_sign = Instant::now() + if sign_problem.is_none() { HEARTBEAT } else { SIGN_AGAIN };
                 }
                 wake = next_sign;
                 if let Some(after) = found.retry_after {

@@ -39,7 +39,10 @@ impl Conditions {
             });
             since.insert(key, begun);
         }
-        for (kind, subject, _) in self.since.keys().filter(|key| !since.contains_key(*key)) {
+        let goes_on =
+            |kind: &String, subject: &String| since.keys().any(|key| key.0 == *kind && key.1 == *subject);
+        let over = self.since.keys().filter(|(kind, subject, _)| !goes_on(kind, subject));
+        for (kind, subject, _) in over {
             tracing::info!(condition = kind, subject, "over");
         }
         self.since = since;

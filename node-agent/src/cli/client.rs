@@ -116,7 +116,8 @@ impl Client {
             Exit::NotReached,
             "timeout",
             message,
-            "see the agent's log and its /livez; --timeout waits longer",
+            "see the agent's log and its /livez; --timeout waits longer. An order may be carried out later all the same: look \
+             before you give it again",
         )
     }
 
