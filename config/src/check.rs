@@ -257,7 +257,11 @@ fn other_writing(scalar: &Scalar, schema: &Json) -> String {
     } else if schema.get("format").is_some_and(|form| form == "duration") {
         format!("write a number with its unit, for example {text}s")
     } else if schema.get("format").is_some_and(|form| form == "percent") {
-        format!("write {text}%")
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            format!("write {text}%")
+        } else {
+            "write a whole number of percent, for example 50%".to_owned()
+        }
     } else if types.contains(&"string") && !is_text(scalar) {
         format!("quote it: \"{text}\"")
     } else if types.contains(&"array") {

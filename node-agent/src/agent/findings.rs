@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bgp::Family;
+use bgp::speaker::SessionState;
 use tokio::time::Instant;
 use vxlan::Observed;
 
@@ -82,6 +83,8 @@ impl Agent {
             }
             if overdue || matches!(decision.reason, Reason::BgpDown | Reason::BgpNoRoute) {
                 let session = self.state.sessions.peers.get(pair.peer.as_str());
+                // Of a session that stands it is an old one.
+                let session = session.filter(|session| session.state != SessionState::Established);
                 let error = session.and_then(|session| session.last_error.as_deref());
                 let error = error.map_or_else(String::new, |error| format!(" ({error})"));
                 findings.insert(Finding::new(

@@ -76,7 +76,9 @@ pub(super) fn evidence(world: &World<'_>, cluster: &Cluster, name: &NodeName, fa
         .filter(|memory| {
             let kept =
                 memory.delivered.iter().all(|block| delivered.contains(block) || !blocks.contains(block));
-            was_native && !complete && !delivered.is_empty() && kept
+            // Also if all that it had delivered has another block in its place.
+            let any = !delivered.is_empty() || !memory.delivered.is_empty() || memory.growing_since.is_some();
+            was_native && !complete && any && kept
         })
         .map(|memory| memory.growing_since.unwrap_or(world.now));
     let growing = growing_since.is_some_and(|since| world.now < since + GROWTH);

@@ -478,6 +478,26 @@ fn what_the_session_shows_decides() {
 }
 
 #[test]
+fn a_pair_stays_native_while_its_only_block_is_exchanged() {
+    let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
+    scene.established("n2", &["10.244.2.0/24"]);
+    scene.step();
+    // The store is first, with the claim and with its end.
+    scene.snapshot.claims.remove(&Block::new("10.244.2.0/24".parse().unwrap()));
+    scene.claim("10.244.9.0/24".parse().unwrap(), &name("n2"));
+    for _ in 0..2 {
+        assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
+    }
+    // Then BGP, here with the end of the old one.
+    scene.learned.routes.clear();
+    assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
+    scene.now = scene.memory[&(name("n2"), Family::Ipv4)].wake().unwrap();
+    assert_eq!(scene.plan().pairs[0].decision.reason, Reason::BgpNoRoute, "but not for ever");
+    scene.learn("n2", "10.244.9.0/24", "192.0.2.2");
+    assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
+}
+
+#[test]
 fn a_block_claimed_a_moment_ago_rides_along() {
     let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
     scene.established("n2", &["10.244.2.0/24"]);
