@@ -1,6 +1,6 @@
 //! More nodes than blocks: who has none waits for one, and whatever the store loses is not free.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
@@ -130,14 +130,17 @@ async fn nothing_is_claimed_from_a_store_that_is_being_filled_again() {
     node.whole().await;
 }
 
-/// An agent's loop, as far as claims go, until it is told to end. Every block that it loses is written down.
+/// An agent's loop, as far as claims go, until it is told to end. Every block that it loses is written down, and it counts
+/// itself as settled once it has a block or knows that none is left.
 async fn keep(
     store: FileStore,
     node: String,
     state: PathBuf,
     losses: Arc<Mutex<Vec<String>>>,
+    settled: Arc<AtomicUsize>,
     end: Arc<AtomicBool>,
 ) {
+    let mut counted = false;
     let mut keeper = ClaimKeeper::open(name(&node), state).await;
     let config = config(&[TWO_BLOCKS], "perNode: 1");
     let mut snapshots = store.snapshots();
@@ -147,6 +150,11 @@ async fn keep(
         if let Some(snapshot) = snapshot {
             let claims = keeper.pass(&store, &config, &record_of(&node), &snapshot, Timestamp::now()).await;
             losses.lock().unwrap().extend(claims.lost.iter().map(|lost| format!("{node} lost {lost:?}")));
+            let exhausted = claims.conditions.iter().any(|condition| condition.kind == "PoolExhausted");
+            if !counted && (exhausted || !claims.held.is_empty()) {
+                counted = true;
+                settled.fetch_add(1, Ordering::Relaxed);
+            }
             pause = claims.retry_after.unwrap_or(pause).min(pause);
         }
         drop(tokio::time::timeout(pause, snapshots.changed()).await);
@@ -168,13 +176,14 @@ async fn a_directory_that_is_emptied_again_and_again() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("store");
     let losses = Arc::new(Mutex::new(Vec::new()));
-    let end = Arc::new(AtomicBool::new(false));
+    let (settled, end) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let mut agents = JoinSet::new();
     for number in 0..4 {
         let node = format!("n{number}");
         let store = FileStore::open(&root, FileOptions::default()).await.unwrap();
         let state = directory.path().join(&node);
-        agents.spawn(keep(store, node, state, Arc::clone(&losses), Arc::clone(&end)));
+        let (losses, settled, end) = (Arc::clone(&losses), Arc::clone(&settled), Arc::clone(&end));
+        agents.spawn(keep(store, node, state, losses, settled, end));
     }
     let claims = || -> BTreeMap<_, _> {
         let files = std::fs::read_dir(root.join("claims")).into_iter().flatten().flatten();
@@ -183,6 +192,8 @@ async fn a_directory_that_is_emptied_again_and_again() {
     };
     let records = || std::fs::read_dir(root.join("nodes")).into_iter().flatten().count();
     until(|| claims().len() == 2 && records() == 4, || format!("2 claims: {:?}", claims())).await;
+    // A wish that is on its way to the store knows nothing of what happens to it meanwhile.
+    until(|| settled.load(Ordering::Relaxed) == 4, || "all to know where they stand".to_owned()).await;
     let before = claims();
     for _ in 0..10 {
         // As rm does it: one after the other, the claims first.
