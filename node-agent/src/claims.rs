@@ -83,7 +83,8 @@ pub struct ClaimKeeper {
     own_record: OwnRecord,
     /// What was wrong with the state file at start.
     at_start: Option<AtStart>,
-    /// Claims of the last snapshot and their times, to see what vanishes without having been released.
+    /// Claims of the last snapshot and their times, and those met since, to see what vanishes without having been
+    /// released.
     seen: BTreeMap<Block, Timestamp>,
     vanished: BTreeMap<Block, Timestamp>,
     /// An agent ran here before. This one can't know what has vanished meanwhile.
@@ -489,6 +490,8 @@ impl ClaimKeeper {
                 Some(Ok(ClaimOutcome::TakenBy(_))) => {
                     pass.races_lost += 1;
                     self.attempt = self.attempt.wrapping_add(1);
+                    // Known before any snapshot shows it: if none ever does, it has vanished.
+                    self.seen.entry(block).or_insert(pass.now);
                     taken.insert(block);
                 }
                 Some(Err(why)) => return Err(NoBlock::Store(why)),

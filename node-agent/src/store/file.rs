@@ -8,7 +8,7 @@
 //! The directory is the only truth. A claim is link(2) of a whole temporary file to the block's name, so the
 //! filesystem's own uniqueness is the lock. Whatever takes a claim away holds the lock file, so that what was
 //! read is still there when it is removed. A sign of life is the time stamp of the node's file, which the watch
-//! does not look at. The directory is known by device and inode ([`home`]): a mount that goes or comes while the
+//! does not look at. The directory is known by device and inode (`home`): a mount that goes or comes while the
 //! agent runs makes the store unavailable, and never a new one. All work on the filesystem happens off the runtime's threads.
 
 use std::io;

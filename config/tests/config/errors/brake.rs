@@ -65,10 +65,10 @@ fn brake() {
     beside_a_pool(
         "brake: { share: 0.5 }\n",
         expect![[r#"
-        pairway.yaml:2:17: brake.share: the number 0.5 stands where text is due
-            2 | brake: { share: 0.5 }
-              |                 ^^^ write a whole number of percent, for example 50%
-    "#]],
+            pairway.yaml:2:17: brake.share: the fraction 0.5 stands where text is due
+                2 | brake: { share: 0.5 }
+                  |                 ^^^ write a whole number of percent, for example 50%
+        "#]],
     );
     beside_a_pool(
         "brake: { confirmAfter: 1m }\n",
