@@ -2,7 +2,7 @@
 //!
 //! A topology is a containerlab file ([`topology`]); [`lab`] brings it up as network namespaces with no
 //! container engine; [`cluster`] starts agents on it and makes pods; [`reach`] proves that everybody reaches
-//! everybody; [`demo`] shows it. [`bench`] measures.
+//! everybody; [`demo`] shows it. [`mod@bench`] measures.
 
 pub mod bench;
 pub mod cluster;
