@@ -51,7 +51,7 @@ impl Checker<'_> {
                 Some(node.clone())
             }
             (Value::Scalar(scalar), types) if is_text(scalar) && types.contains(&"string") => {
-                self.text(node, scalar, schema).then(|| node.clone())
+                self.text(node, scalar, schema)
             }
             _ => {
                 self.wrong_type(node, schema);
@@ -181,14 +181,17 @@ impl Checker<'_> {
         false
     }
 
-    fn text(&mut self, node: &Node, scalar: &Scalar, schema: &Json) -> bool {
-        let Some(form) = schema.get("format").and_then(Json::as_str) else { return true };
+    /// The text, or what is meant by it, to go on with.
+    fn text(&mut self, node: &Node, scalar: &Scalar, schema: &Json) -> Option<Node> {
+        let Some(form) = schema.get("format").and_then(Json::as_str) else { return Some(node.clone()) };
         match format::check(form, &scalar.text) {
-            Ok(()) => true,
+            Ok(()) => Some(node.clone()),
             Err(malformed) => {
                 let problem = malformed.problem.replace(&scalar.text, &printable(&scalar.text, 60));
                 self.findings.push(Finding::new(node.at, &node.path, &scalar.text, problem, &malformed.hint));
-                false
+                let meant = malformed.meant?;
+                let scalar = Scalar { text: meant, kind: Kind::Text };
+                Some(Node { value: Value::Scalar(scalar), ..node.clone() })
             }
         }
     }

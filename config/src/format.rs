@@ -14,10 +14,12 @@ use crate::{duration, name};
 pub(crate) struct Malformed {
     pub(crate) problem: String,
     pub(crate) hint: String,
+    /// What is plainly meant, where that is clear: what else is wrong with it is told in the same run.
+    pub(crate) meant: Option<String>,
 }
 
 fn malformed<T>(problem: impl Into<String>, hint: impl Into<String>) -> Result<T, Malformed> {
-    Err(Malformed { problem: problem.into(), hint: hint.into() })
+    Err(Malformed { problem: problem.into(), hint: hint.into(), meant: None })
 }
 
 /// Checks `text` against the form that the schema names. Forms that are no business of ours hold.
@@ -122,7 +124,12 @@ pub(crate) fn cidr(text: &str) -> Result<IpNet, Malformed> {
     if net == net.trunc() {
         Ok(net)
     } else {
-        malformed(format!("`{text}` has host bits set"), format!("write `{}`", net.trunc()))
+        let meant = net.trunc().to_string();
+        Err(Malformed {
+            problem: format!("`{text}` has host bits set"),
+            hint: format!("write `{meant}`"),
+            meant: Some(meant),
+        })
     }
 }
 

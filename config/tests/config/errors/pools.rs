@@ -104,3 +104,22 @@ fn pools() {
         "#]],
     );
 }
+
+/// One mistake does not hide the others: what is plainly meant is looked at too.
+#[test]
+fn host_bits_hide_nothing() {
+    check(
+        "pools:\n  - { cidr: 10.244.0.1/16, blockPrefix: 8 }\n  - { cidr: 10.244.0.0/15, blockPrefix: 24 }\n",
+        expect![[r#"
+            pairway.yaml:2:13: pools[0].cidr: `10.244.0.1/16` has host bits set
+                2 |   - { cidr: 10.244.0.1/16, blockPrefix: 8 }
+                  |             ^^^^^^^^^^^^^ write `10.244.0.0/16`
+            pairway.yaml:2:41: pools[0].blockPrefix: blocks of /8 are larger than their pool 10.244.0.0/16
+                2 |   - { cidr: 10.244.0.1/16, blockPrefix: 8 }
+                  |                                         ^ write 16 to 30
+            pairway.yaml:3:13: pools[1].cidr: `10.244.0.0/15` overlaps the pool 10.244.0.0/16 on line 2
+                3 |   - { cidr: 10.244.0.0/15, blockPrefix: 24 }
+                  |             ^^^^^^^^^^^^^ pools have no address in common
+        "#]],
+    );
+}
