@@ -185,8 +185,18 @@ impl Paths {
     /// Whether any pair may be asked to use IP-in-IP.
     #[must_use]
     pub fn uses_ipip(&self) -> bool {
+        self.uses(PathUse::Ipip)
+    }
+
+    /// Whether any pair may be asked to use BGP.
+    #[must_use]
+    pub fn uses_bgp(&self) -> bool {
+        self.uses(PathUse::Bgp)
+    }
+
+    fn uses(&self, asked: PathUse) -> bool {
         let uses = [self.same_subnet, self.cross_subnet, self.fallback];
-        uses.into_iter().chain(self.rules.iter().map(|rule| rule.use_)).any(|use_| use_ == PathUse::Ipip)
+        uses.into_iter().chain(self.rules.iter().map(|rule| rule.use_)).any(|use_| use_ == asked)
     }
 }
 

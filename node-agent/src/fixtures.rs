@@ -115,6 +115,7 @@ fn routes() -> Vec<RouteEntry> {
         via: "192.0.2.2".to_owned(),
         device: "eth0".to_owned(),
         state: "installed".to_owned(),
+        detail: String::new(),
     };
     vec![
         RouteEntry {

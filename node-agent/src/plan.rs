@@ -3,7 +3,8 @@
 //! [`plan()`] is the only place where a pod block's route is decided, native or tunnelled. It reads the world
 //! in four steps, one module each: `cluster` (who is a member, with which blocks, and what is refused),
 //! `evidence` with [`crate::path`] (the path of each pair), `sessions` (BGP peers and routes from outside),
-//! `objects` (devices, neighbours, nexthops, routes, rules), with `firewall` (the nftables table). `identity` holds the
+//! `objects` (devices, neighbours, nexthops, routes, rules), with `firewall` (the nftables table) and `arrivals` (what
+//! others' filters must let in). `identity` holds the
 //! functions of a name, `nexthop_ids` those that also look at the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use crate::path::{self, Decision, End, Path};
 use crate::status::RefusedPrefix;
 use crate::underlay::Local;
 
+mod arrivals;
 mod cluster;
 mod evidence;
 mod external;
@@ -30,6 +32,7 @@ mod nexthop_ids;
 mod objects;
 mod sessions;
 
+pub(crate) use arrivals::effect as input_effect;
 pub(crate) use firewall::{
     MODULES as FIREWALL_MODULES, remedy as forward_remedy, unavailable as firewall_unavailable,
 };
@@ -40,7 +43,7 @@ use cluster::Cluster;
 /// Routing table `main`.
 pub const MAIN_TABLE: u32 = 254;
 /// RFC 8200 §5, bytes.
-const IPV6_MIN_MTU: u32 = 1280;
+pub(crate) const IPV6_MIN_MTU: u32 = 1280;
 /// Metric of the pool-wide `unreachable` routes: the worst there is.
 pub const UNREACHABLE_METRIC: u32 = u32::MAX;
 
@@ -219,8 +222,10 @@ pub fn plan(world: &World<'_>) -> Plan {
     let mut sessions = sessions::sessions(world, &cluster, &pairs, &mut findings);
     let external = external::routes(world, &cluster, &mut sessions.refused, &mut findings);
     let mut objects = objects::objects(world, &cluster, pairs, &external);
-    objects.state.firewall = firewall::table(world, &cluster);
+    objects.state.firewall = firewall::table(world, &cluster, &objects.state);
     firewall::report(world, &cluster, &objects.state, &mut findings);
+    arrivals::report(world, &cluster, &objects.state, &sessions.peers, &mut findings);
+    objects::report(world, &objects.state, &mut findings);
     Plan {
         peers: sessions.peers,
         announce: world.held.iter().map(|block| block.net()).collect(),

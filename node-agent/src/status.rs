@@ -187,8 +187,12 @@ pub struct RouteEntry {
     pub via: String,
     /// Device; empty for unreachable.
     pub device: String,
-    /// `installed`, `missing` (wanted, not in the kernel), `stale` (in the kernel, to be removed).
+    /// `installed`, `missing` (wanted, not in the kernel), `stale` (in the kernel, to be removed), `diverted` (in the kernel,
+    /// but packets, all or some of them, go elsewhere because of something of somebody else's).
     pub state: String,
+    /// Why it is `diverted`, as a sentence; else empty.
+    #[serde(default)]
+    pub detail: String,
 }
 
 /// An entry of `pairway bgp neighbors -o json`.

@@ -9,11 +9,12 @@
 //! The kernel takes things along by itself (see `effects`): the diff plays that on a copy of what was observed and
 //! puts back what is wanted.
 
+mod detours;
 mod obstacles;
 mod text;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::effects;
@@ -100,6 +101,9 @@ pub struct Diff {
     pub changes: Vec<Change>,
     /// Foreign objects in our way; what they block is not among the changes.
     pub conflicts: Vec<Conflict>,
+    /// Wanted routes whose packets go elsewhere, all or some of them, though the kernel may hold the route: what of
+    /// others leads them there, as a sentence.
+    pub diverted: BTreeMap<RouteKey, String>,
 }
 
 /// The changes that turn `observed.ours` into `wanted`.
@@ -130,7 +134,8 @@ pub fn diff(observed: &Observed, wanted: &State) -> Diff {
     work.set_routes();
     work.set_rules();
     work.remove();
-    Diff { changes: work.changes, conflicts: obstacles.conflicts }
+    let changes = work.changes;
+    Diff { changes, conflicts: obstacles.conflicts, diverted: obstacles.diverted }
 }
 
 /// The diff in the making: `now` is what the kernel will hold after `changes`, as far as side effects matter.

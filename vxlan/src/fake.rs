@@ -22,8 +22,8 @@ use crate::effects;
 use crate::firewall::Netfilter;
 use crate::reconcile::{ApplyError, Dataplane, ObserveError};
 use crate::state::{
-    Forwarding, InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, Mac, NexthopId, Observed,
-    RouteKey, State, TunnelId, VxlanId,
+    ForeignRule, Forwarding, InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, Mac, NexthopId,
+    Observed, RouteKey, State, TunnelEnds, TunnelId, VxlanId,
 };
 use world::World;
 
@@ -428,9 +428,52 @@ impl FakeKernel {
         });
     }
 
-    /// Takes a nexthop id of our range, as another program would.
+    /// Adds a policy rule of somebody else's, in its place among the others.
+    pub fn add_foreign_rule(&self, rule: ForeignRule) {
+        self.by_others(format!("{rule} added"), |world| {
+            world.rules.push(rule);
+            world.rules.sort_by_key(|rule| (rule.ipv6, rule.priority));
+        });
+    }
+
+    /// Removes all policy rules of others with this priority.
+    pub fn remove_foreign_rules(&self, priority: u32) {
+        self.by_others(format!("rules {priority} removed"), |world| {
+            world.rules.retain(|rule| rule.priority != priority);
+        });
+    }
+
+    /// Sets whether IPv4 packets that come in by a foreign device are forwarded.
+    ///
+    /// # Panics
+    /// The name is not one.
+    pub fn set_device_forwarding(&self, name: &str, forwards: bool) {
+        let link = link_name(name);
+        self.by_others(format!("forwarding of {name}: {forwards}"), |world| {
+            if let Some(interface) = world.interfaces.get_mut(&link) {
+                interface.forwards = Some(forwards);
+            }
+        });
+    }
+
+    /// Adds a foreign IP tunnel to one remote address.
+    ///
+    /// # Panics
+    /// The name is not one.
+    pub fn add_one_to_one_tunnel(&self, name: &str, kind: IpTunnel, ends: TunnelEnds) {
+        let link = link_name(name);
+        self.by_others(format!("{kind} device {name} added"), |world| {
+            let index = world.next_index();
+            let device = Interface { ends: Some(ends), ..interface(index, kind.as_str(), 1480, &[]) };
+            world.interfaces.insert(link, device);
+        });
+    }
+
+    /// Takes a nexthop id of our range, as another program would. Where we have an object of that id it is theirs then,
+    /// and our routes still use it.
     pub fn add_foreign_nexthop(&self, id: NexthopId) {
         self.by_others(format!("nexthop {} added", id.0), |world| {
+            world.ours.nexthops.remove(&id);
             world.nexthops.insert(id);
         });
     }
@@ -538,6 +581,8 @@ fn interface(index: u32, kind: &str, mtu: u32, addresses: &[&str]) -> Interface 
         mtu,
         mac: (!kind.is_empty()).then_some(Mac([0x02, 0xfa, 0xce, b, c, d])),
         tunnel: None,
+        ends: None,
+        forwards: None,
         addresses: addresses.iter().map(|text| interface_address(text)).collect(),
     }
 }

@@ -1,24 +1,28 @@
 //! What we ask of nftables: masquerading of what leaves the cluster, and the guard of our tunnel. Pure.
 //!
 //! [`Firewall`] says what is wanted, in our own words; [`Firewall::table`] makes the one [`Table`] of it that is
-//! written to the kernel and compared with what the kernel holds. `forward` judges what others do to forwarded
-//! packets, which no table of ours can overrule.
+//! written to the kernel and compared with what the kernel holds. `forward` and `input` judge what others do to forwarded
+//! packets and to those that must arrive here, which no table of ours can overrule.
 
+mod foreign;
 mod forward;
+mod input;
 mod table;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use crate::state::Vni;
+use crate::state::{IpTunnel, Vni};
 
-pub use forward::{ForwardChain, ForwardDrop, forward_drops};
+pub use foreign::{Extension, ForeignChain, Ports};
+pub use forward::{ForwardDrop, forward_drops};
+pub use input::{Arrival, Arriving, InputDrop, input_drops};
 pub use table::{
     AddressKind, Base, BaseChain, Chain, Count, Expression, MetaKey, Rule, Set, SetKey, Table, Verdict, hook,
-    priority,
+    priority, state,
 };
 
 /// Set of the nodes' IPv4 underlay addresses.
@@ -29,6 +33,8 @@ pub const NODES_IPV6: &str = "nodes6";
 pub const MASQUERADED: &str = "leaves the cluster";
 /// Comment of the rules that count what the guard drops.
 pub const GUARDED: &str = "our VNI from an unknown node";
+/// Comment of the rules that count what the guard of IP-in-IP drops.
+pub const IP_GUARDED: &str = "IP-in-IP from an unknown node";
 
 const POSTROUTING: &str = "postrouting";
 const GUARD: &str = "guard";
@@ -44,6 +50,8 @@ pub struct Firewall {
     pub masquerade: Option<Masquerade>,
     /// Drop tunnelled packets of strangers.
     pub guard: Option<Guard>,
+    /// Drop IP-in-IP of strangers.
+    pub ip_guard: Option<IpGuard>,
 }
 
 /// Packets of pods to the outside get the node's address.
@@ -66,11 +74,22 @@ pub struct Guard {
     pub port: u16,
 }
 
+/// Packets of an IP tunnel of ours from an address that is no node's are dropped: such a tunnel has no identifier, so all
+/// that is sent to its local address arrives by it. What comes from the other end of a tunnel of somebody else's with that
+/// local address is that tunnel's, and passes; so does everything to other addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpGuard {
+    /// The local address of our tunnels.
+    pub local: Ipv4Addr,
+    /// Our kinds of tunnel, each with the other ends of tunnels that others have from the same address.
+    pub kinds: BTreeMap<IpTunnel, BTreeSet<IpAddr>>,
+}
+
 impl Firewall {
     /// The table that does it; nothing if nothing is asked for.
     #[must_use]
     pub fn table(&self) -> Option<Table> {
-        if self.masquerade.is_none() && self.guard.is_none() {
+        if self.masquerade.is_none() && self.guard.is_none() && self.ip_guard.is_none() {
             return None;
         }
         let set = |key: SetKey| Set {
@@ -88,7 +107,15 @@ impl Firewall {
             self.masquerade(masquerade, &mut table);
         }
         if let Some(guard) = &self.guard {
-            table.chains.insert(GUARD.to_owned(), guard.chain());
+            table.chains.insert(GUARD.to_owned(), guard_chain(guard.rules()));
+        }
+        if let Some(guard) = &self.ip_guard {
+            for (kind, others) in &guard.kinds {
+                let elements = others.iter().copied().filter(IpAddr::is_ipv4).collect();
+                table.sets.insert(set_of_others(*kind).to_owned(), Set { key: SetKey::Ipv4, elements });
+            }
+            let chain = table.chains.entry(GUARD.to_owned()).or_insert_with(|| guard_chain(Vec::new()));
+            chain.rules.extend(guard.rules());
         }
         Some(table)
     }
@@ -145,8 +172,7 @@ impl Firewall {
 }
 
 impl Guard {
-    /// At the input hook: only packets for this node pay for it, and IPv4 fragments have been put together.
-    fn chain(self) -> Chain {
+    fn rules(self) -> Vec<Rule> {
         let [_, a, b, c] = self.vni.0.to_be_bytes();
         let rules = [SetKey::Ipv4, SetKey::Ipv6].map(|key| {
             let mut expressions = vec![
@@ -161,8 +187,41 @@ impl Guard {
             expressions.extend([Expression::Counter, Expression::Verdict(Verdict::Drop)]);
             Rule { expressions, comment: GUARDED.to_owned() }
         });
-        let base = Base { kind: "filter".to_owned(), hook: hook::INPUT, priority: priority::FILTER - 10 };
-        Chain { base: Some(BaseChain::accepting(base)), rules: rules.into() }
+        rules.into()
+    }
+}
+
+impl IpGuard {
+    fn rules(&self) -> Vec<Rule> {
+        let rule = |kind: &IpTunnel| {
+            let mut expressions =
+                vec![Expression::Meta(MetaKey::TransportProtocol), Expression::equals([kind.protocol()])];
+            expressions.extend(destination_in(IpNet::from(IpAddr::V4(self.local))));
+            // The network protocol is known by now.
+            let mut source = load(SetKey::Ipv4, Address::Source);
+            source.drain(..2);
+            for set in [NODES_IPV4, set_of_others(*kind)] {
+                expressions.extend(source.iter().cloned());
+                expressions.push(Expression::Lookup { set: set.to_owned(), absent: true });
+            }
+            expressions.extend([Expression::Counter, Expression::Verdict(Verdict::Drop)]);
+            Rule { expressions, comment: IP_GUARDED.to_owned() }
+        };
+        self.kinds.keys().map(rule).collect()
+    }
+}
+
+/// At the input hook: only packets for this node pay for it, and IPv4 fragments have been put together.
+fn guard_chain(rules: Vec<Rule>) -> Chain {
+    let base = Base { kind: "filter".to_owned(), hook: hook::INPUT, priority: priority::FILTER - 10 };
+    Chain { base: Some(BaseChain::accepting(base)), rules }
+}
+
+/// The set of the other ends of others' tunnels of a kind.
+const fn set_of_others(kind: IpTunnel) -> &'static str {
+    match kind {
+        IpTunnel::Ipip => "others_ipip",
+        IpTunnel::Sit => "others_sit",
     }
 }
 
@@ -251,10 +310,12 @@ pub struct Netfilter {
     pub foreign_table: bool,
     /// Packets that our table has masqueraded the first of, connections that is, since it was written.
     pub masqueraded: Count,
-    /// Packets that the guard has dropped since it was written.
+    /// Packets that the guards have dropped since they were written.
     pub guarded: Count,
     /// Chains of others through which forwarded packets go, and those that these lead to.
-    pub forward: Vec<ForwardChain>,
+    pub forward: Vec<ForeignChain>,
+    /// Chains of others through which packets for this machine go, and those that these lead to.
+    pub input: Vec<ForeignChain>,
 }
 
 #[cfg(test)]

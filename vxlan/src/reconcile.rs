@@ -1,12 +1,12 @@
 //! Observe, diff, apply.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use ipnet::IpNet;
 
 use crate::diff::{Change, Conflict, diff};
-use crate::state::{IpTunnel, Observed, State};
+use crate::state::{IpTunnel, Observed, RouteKey, State};
 
 /// A kernel, real or fake. Calls block: the agent runs them on a thread of their own, because a single send
 /// can take a second where there are many routes.
@@ -65,13 +65,15 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Foreign objects in our way.
     pub conflicts: Vec<Conflict>,
+    /// See [`crate::Diff::diverted`].
+    pub diverted: BTreeMap<RouteKey, String>,
 }
 
 /// Applies what differs between `observed` and `wanted`.
 pub fn reconcile(dataplane: &mut dyn Dataplane, observed: &Observed, wanted: &State) -> Report {
     let diff = diff(observed, wanted);
     let results = dataplane.apply(&diff.changes);
-    let mut report = Report { conflicts: diff.conflicts, ..Report::default() };
+    let mut report = Report { conflicts: diff.conflicts, diverted: diff.diverted, ..Report::default() };
     for (change, result) in diff.changes.into_iter().zip(results) {
         match result {
             Ok(()) => report.applied.push(change),

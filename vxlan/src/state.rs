@@ -14,7 +14,7 @@ use crate::firewall::{Netfilter, Table};
 
 mod link;
 
-pub use link::{IpTunnel, Settings, TunnelId, TunnelKind, TunnelLink, Vni, Vxlan, VxlanId};
+pub use link::{IpTunnel, Settings, TunnelEnds, TunnelId, TunnelKind, TunnelLink, Vni, Vxlan, VxlanId};
 
 /// How objects of ours are recognised in the kernel. Nothing without its mark is ever changed or deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -298,12 +298,14 @@ pub struct Observed {
     pub ours: State,
     /// All interfaces of the namespace, ours included, by name.
     pub interfaces: BTreeMap<LinkName, Interface>,
-    /// Routes of others (and the kernel's own), default routes excepted, that cover or equal one of the `watched`
-    /// prefixes: see [`crate::Dataplane::observe`].
+    /// Routes of others (and the kernel's own), default routes of `main` excepted, that cover, equal or lie inside of one of
+    /// the `watched` prefixes: see [`crate::Dataplane::observe`].
     pub foreign_routes: Vec<InstalledRoute>,
+    /// Policy rules of others and the kernel's own, those of IPv4 first, in the order in which the kernel asks them.
+    pub foreign_rules: Vec<ForeignRule>,
     /// Nexthop ids in our range that carry somebody else's protocol, or ours in a form that we never write (a group).
     pub foreign_nexthops: BTreeSet<NexthopId>,
-    /// Default routes, best first: device and gateway.
+    /// Default routes of `main`, best first: device and gateway.
     pub default_routes: Vec<InstalledRoute>,
     /// `net.ipv4.conf.all.rp_filter`.
     pub rp_filter_all: u8,
@@ -352,6 +354,67 @@ impl fmt::Display for InstalledRoute {
     }
 }
 
+/// A policy rule of somebody else's, or the kernel's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignRule {
+    /// A rule of IPv6.
+    pub ipv6: bool,
+    /// `FRA_PRIORITY`; smaller is looked at first.
+    pub priority: u32,
+    /// Source prefix, if it asks for one.
+    pub from: Option<IpNet>,
+    /// Destination prefix, if it asks for one.
+    pub to: Option<IpNet>,
+    /// Name of the device that packets come in by, if it asks for one.
+    pub input: Option<String>,
+    /// It asks for more than these: a mark, ports, the negation of it all.
+    pub asks_more: bool,
+    /// What it does.
+    pub action: RuleAction,
+    /// Its protocol (`FRA_PROTOCOL`).
+    pub protocol: u8,
+}
+
+/// What a policy rule does with packets that it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleAction {
+    /// Looks into a table, and goes on if that has no route.
+    Lookup {
+        /// The table.
+        table: u32,
+        /// Routes with prefixes of this length and shorter don't count (`suppress_prefixlength`).
+        suppress: Option<u32>,
+    },
+    /// Ends them (`blackhole`, `unreachable`, `prohibit`).
+    End,
+    /// Anything else (`goto`).
+    Other,
+}
+
+impl fmt::Display for ForeignRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rule {} from ", self.priority)?;
+        match self.from {
+            Some(from) => write!(f, "{from}")?,
+            None => f.write_str("all")?,
+        }
+        if let Some(to) = self.to {
+            write!(f, " to {to}")?;
+        }
+        if let Some(input) = &self.input {
+            write!(f, " iif {input}")?;
+        }
+        match self.action {
+            RuleAction::Lookup { table, suppress } => {
+                write!(f, " lookup {table}")?;
+                suppress.map_or(Ok(()), |length| write!(f, " suppress_prefixlength {length}"))
+            }
+            RuleAction::End => f.write_str(" that ends packets"),
+            RuleAction::Other => Ok(()),
+        }
+    }
+}
+
 /// Names of `rtm_protocol` as iproute2 shows them.
 fn protocol_name(protocol: u8) -> Option<&'static str> {
     Some(match protocol {
@@ -395,6 +458,11 @@ pub struct Interface {
     pub mac: Option<Mac>,
     /// What it claims for itself alone, if it is a tunnel device.
     pub tunnel: Option<TunnelId>,
+    /// The ends of an IP tunnel to one remote address.
+    pub ends: Option<TunnelEnds>,
+    /// Whether IPv4 packets that come in by it are forwarded (`net.ipv4.conf.DEVICE.forwarding`). For IPv6 the setting for
+    /// all devices decides.
+    pub forwards: Option<bool>,
     /// Addresses.
     pub addresses: Vec<InterfaceAddress>,
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use crate::fake::FakeKernel;
-use crate::firewall::{Firewall, Guard, Masquerade};
+use crate::firewall::{Firewall, Guard, IpGuard, Masquerade};
 use crate::state::{
     Address, FdbKey, Gateway, IpTunnel, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Route, RouteKey,
     RouteTarget, Rule, Settings, State, TunnelKind, TunnelLink, Vni, Vxlan,
@@ -220,6 +220,17 @@ impl Spec {
             nodes: nodes.iter().flat_map(|host| [underlay(false, *host), underlay(true, *host)]).collect(),
             masquerade: masquerade.then(Masquerade::default),
             guard: guard.then_some(Guard { vni: Vni(4096), port: 4789 }),
+            // Whether there are such devices or not: the rules lean on none.
+            ip_guard: guard.then(|| IpGuard {
+                local: Ipv4Addr::new(192, 0, 2, 1),
+                kinds: BTreeMap::from([
+                    (
+                        IpTunnel::Ipip,
+                        nodes.iter().map(|host| underlay(false, host.wrapping_add(1))).collect(),
+                    ),
+                    (IpTunnel::Sit, BTreeSet::new()),
+                ]),
+            }),
         };
         state.firewall = firewall.table();
         state

@@ -53,7 +53,7 @@ fn seen(cluster: &Cluster, pod: &Pod) -> Vec<String> {
     seen
 }
 
-fn configured(cluster: &Cluster, node: &str, more: &str) {
+pub(crate) fn configured(cluster: &Cluster, node: &str, more: &str) {
     cluster.configure(node, &format!("{CONFIG}{more}")).unwrap();
 }
 
@@ -68,7 +68,7 @@ fn until(cluster: &Cluster, pod: &Pod, expected: [String; 2], what: &str) {
     .unwrap();
 }
 
-fn status_has(cluster: &Cluster, node: &str, kind: &str, wanted: bool) {
+pub(crate) fn status_has(cluster: &Cluster, node: &str, kind: &str, wanted: bool) {
     eventually(&format!("{kind} {wanted}"), SETTLE, || {
         let status = cluster.status(node).map_err(|err| err.to_string())?;
         if status.conditions.iter().any(|it| it.kind == kind) == wanted {
@@ -178,12 +178,12 @@ fn the_table_is_replaced_without_a_moment_without_it() {
 }
 
 /// Packets that a device has received.
-fn received(cluster: &Cluster, node: &str, device: &str) -> u64 {
+pub(crate) fn received(cluster: &Cluster, node: &str, device: &str) -> u64 {
     let path = format!("cat /sys/class/net/{device}/statistics/rx_packets");
     cluster.node(node).sh(&path).unwrap().trim().parse().unwrap()
 }
 
-fn dropped(cluster: &Cluster, node: &str) -> u64 {
+pub(crate) fn dropped(cluster: &Cluster, node: &str) -> u64 {
     let text = cluster.node(node).sh("nft -j list chain inet pairway guard").unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let rules =

@@ -9,6 +9,7 @@ use integration::eventually::eventually;
 use integration::watch::Ping;
 use nix::sys::signal::Signal;
 
+use crate::firewall::{configured, dropped, received};
 use crate::support::{SETTLE, Tunnel, kernel, pods, prove, settled};
 use crate::{paths, restart, session};
 
@@ -96,4 +97,69 @@ fn restored(cluster: &Cluster, before: &BTreeSet<String>, what: &str) {
         if now == *before { Ok(()) } else { Err(format!("{:#?}", now.symmetric_difference(before))) }
     })
     .unwrap();
+}
+
+/// IP-in-IP has no identifier: without the guard all of it that is sent to a node arrives in its pods' network. A tunnel that
+/// somebody else has on the same machine keeps what comes from its other end.
+#[test]
+#[ignore = "needs the modules ipip and sit: integration/test.sh runs it in a virtual machine"]
+fn strangers_stay_out_and_tunnels_of_others_keep_what_is_theirs() {
+    let ipip = "paths: { sameSubnet: ipip }\n";
+    let (mut cluster, nodes, _) = settled("two-nodes", &format!("{CONFIG}{ipip}"));
+    pods(&mut cluster, &nodes);
+    // A stranger on the machine of n2, under an address that no record has.
+    let stranger = "\
+        ip addr add 192.0.2.77/24 dev eth1; \
+        ip link add strange type ipip local 192.0.2.77 remote 192.0.2.1; ip link set strange up; \
+        ip route add 10.77.0.2/32 dev strange";
+    cluster.node("n2").sh(stranger).unwrap();
+    let send = |cluster: &Cluster| {
+        cluster
+            .node("n2")
+            .sh("ping -c 3 -i 0.2 -W 1 -I 192.0.2.77 10.77.0.2 >/dev/null 2>&1 || true")
+            .unwrap();
+    };
+    let counts = |cluster: &Cluster| (dropped(cluster, "n1"), received(cluster, "n1", "pairway-ipip"));
+    let (drops, came) = counts(&cluster);
+    send(&cluster);
+    let now = counts(&cluster);
+    assert!(now.0 >= drops + 3, "the guard has counted: {drops} {now:?}");
+    assert_eq!(now.1, came, "nothing came through");
+    prove(&cluster, &nodes);
+    assert_eq!(dropped(&cluster, "n1"), now.0, "nodes are let in");
+
+    let listed = |cluster: &Cluster, wanted: bool| {
+        eventually("the set of others' ends to follow", SETTLE, || {
+            let set = cluster
+                .node("n1")
+                .sh("nft list set inet pairway others_ipip")
+                .map_err(|err| err.to_string())?;
+            if set.contains("192.0.2.77") == wanted { Ok(()) } else { Err(set) }
+        })
+        .unwrap();
+    };
+    listed(&cluster, false);
+    let theirs = "ip link add theirs type ipip local 192.0.2.1 remote 192.0.2.77; ip link set theirs up";
+    cluster.node("n1").sh(theirs).unwrap();
+    listed(&cluster, true);
+    let (drops, came) = counts(&cluster);
+    let others = received(&cluster, "n1", "theirs");
+    send(&cluster);
+    assert!(received(&cluster, "n1", "theirs") >= others + 3, "their tunnel gets what is theirs");
+    assert_eq!(counts(&cluster), (drops, came));
+    cluster.node("n1").sh("ip link del theirs").unwrap();
+    listed(&cluster, false);
+    send(&cluster);
+    assert!(dropped(&cluster, "n1") >= drops + 3, "a stranger again");
+
+    // The control: without the guard all of it arrives by our device.
+    configured(&cluster, "n1", &format!("{ipip}vxlan: {{ guard: false }}\n"));
+    eventually("the guard to go", SETTLE, || {
+        let table = cluster.node("n1").sh("nft list table inet pairway").map_err(|err| err.to_string())?;
+        if table.contains("chain guard") { Err(table) } else { Ok(()) }
+    })
+    .unwrap();
+    let came = received(&cluster, "n1", "pairway-ipip");
+    send(&cluster);
+    assert!(received(&cluster, "n1", "pairway-ipip") >= came + 3, "nothing stops it now");
 }

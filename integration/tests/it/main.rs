@@ -6,6 +6,7 @@
 mod bench;
 mod bird;
 mod change;
+mod coexist;
 mod demo;
 mod firewall;
 mod ipip;

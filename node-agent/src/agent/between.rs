@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bgp::Family;
 use bgp::speaker::SpeakerStatus;
 use tokio::time::Instant;
-use vxlan::{InstalledRoute, State};
+use vxlan::{RouteKey, State};
 
 use super::backoff::Backoff;
 use super::brake::{Brake, StartBrake};
@@ -33,8 +33,8 @@ pub(super) struct Between {
     pub(super) memory: Memory,
     pub(super) plan: Option<Plan>,
     pub(super) present: State,
-    /// Routes of others to pods.
-    pub(super) rivals: Vec<InstalledRoute>,
+    /// Routes of ours that packets don't follow because of something of others, and what.
+    pub(super) diverted: BTreeMap<RouteKey, String>,
     pub(super) sessions: Arc<SpeakerStatus>,
     pub(super) revision: u64,
     pub(super) conditions: Conditions,
@@ -67,7 +67,7 @@ impl Between {
             memory: Memory::new(),
             plan: None,
             present: State::default(),
-            rivals: Vec::new(),
+            diverted: BTreeMap::new(),
             sessions: Arc::default(),
             revision: 0,
             conditions: Conditions::default(),

@@ -1,16 +1,17 @@
 //! What an operator should know of store and plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bgp::Family;
 use bgp::speaker::SessionState;
+use ipnet::IpNet;
 use tokio::time::Instant;
-use vxlan::Observed;
+use vxlan::{LinkName, Observed};
 
 use super::Agent;
 use crate::node::{Block, Snapshot};
 use crate::path::{Path, Reason};
-use crate::plan::{Finding, Plan};
+use crate::plan::{self, Finding, Plan};
 use crate::status::STORE_UNAVAILABLE;
 
 impl Agent {
@@ -49,6 +50,41 @@ impl Agent {
                     format!("the kernel does not forward {family}: packets between pods of this node and other nodes are dropped; `sysctl -w {setting}` turns it on, a file in /etc/sysctl.d keeps it{first}"),
                 ));
             }
+        }
+        self.devices_forward(observed, held);
+    }
+
+    /// Devices that don't forward though the kernel does. Ours are mended; the underlay's and those of pods are not ours to
+    /// set. (IPv6 has no such setting that would count.)
+    fn devices_forward(&mut self, observed: &Observed, held: &[Block]) {
+        if observed.forwarding.ipv4 != Some(true) {
+            return;
+        }
+        let underlay = self.state.local.ipv4.as_ref().map(|local| &local.link);
+        let own = |net: IpNet| held.iter().any(|block| block.net().contains(&net));
+        let routed: BTreeSet<&LinkName> = observed
+            .foreign_routes
+            .iter()
+            .filter(|route| route.key.table == plan::MAIN_TABLE && own(route.key.prefix))
+            .filter_map(|route| route.link.as_ref())
+            .collect();
+        for (name, interface) in &observed.interfaces {
+            let addressed = || interface.addresses.iter().any(|found| own(IpNet::from(found.address.addr())));
+            let of_pods = routed.contains(name) || addressed();
+            let concerns = (of_pods || underlay == Some(name)) && !observed.ours.links.contains_key(name);
+            if interface.forwards != Some(false) || !concerns {
+                continue;
+            }
+            let effect = if of_pods {
+                "packets that pods send to other nodes and to the outside are dropped"
+            } else {
+                "packets for pods that come in by it without a tunnel are dropped"
+            };
+            self.state.findings.insert(Finding::new(
+                "ForwardingDisabled",
+                format!("{} {name}", Family::Ipv4),
+                format!("net.ipv4.conf.{name}.forwarding is 0, though the kernel forwards: {effect}; `sysctl -w net.ipv4.conf.{name}.forwarding=1` turns it on, a file in /etc/sysctl.d keeps it"),
+            ));
         }
     }
 

@@ -77,6 +77,8 @@ mod tests {
             mtu: 1500,
             mac: None,
             tunnel: None,
+            ends: None,
+            forwards: None,
             addresses: vec![address],
         }
     }

@@ -150,7 +150,6 @@ impl Agent {
         self.state.memory.clone_from(&plan.memory);
         let wakes = plan.memory.values().filter_map(PairMemory::wake).filter(|wake| *wake > now);
         self.state.wakes.extend(wakes);
-        self.state.rivals.clone_from(&observed.foreign_routes);
         self.forwarding_findings(&observed, &blocks.held);
         if underlay_stands {
             outcome = self.program(observed, &plan, answering, now, outcome).await?;
@@ -217,6 +216,7 @@ impl Agent {
         let report = self.dataplane.reconcile(Arc::clone(&observed), wanted).await?;
         self.note_repairs(plan, &observed, &report, now);
         self.state.present = present::present(&observed.ours, &report.applied);
+        self.state.diverted.clone_from(&report.diverted);
         self.offer_tunnels(now);
         self.count_changes(&report, plan);
         let lost = self.blocks.borrow().as_ref().map_or_else(Vec::new, |blocks| blocks.lost.clone());

@@ -65,9 +65,13 @@ impl Agent {
             pairs: state
                 .plan
                 .as_ref()
-                .map(|plan| tables::pairs(&self.name, plan, &state.present, &state.rivals))
+                .map(|plan| tables::pairs(&self.name, plan, &state.present, &state.diverted))
                 .unwrap_or_default(),
-            routes: state.plan.as_ref().map(|plan| tables::routes(plan, &state.present)).unwrap_or_default(),
+            routes: state
+                .plan
+                .as_ref()
+                .map(|plan| tables::routes(plan, &state.present, &state.diverted))
+                .unwrap_or_default(),
             neighbors: state.plan.as_ref().map(|plan| tables::neighbors(plan, &sessions)).unwrap_or_default(),
             blocks: tables::blocks(&self.name, &blocks, self.snapshots.borrow().as_deref()),
             counters: state.counters.clone(),

@@ -8,6 +8,7 @@ mod crowd;
 mod faults;
 mod firewall;
 mod names;
+mod others;
 mod paths;
 mod reload;
 mod restart;

@@ -17,7 +17,7 @@ pub(super) struct Filter {
     #[arg(long, value_name = "KIND", value_parser = ["native", "vxlan", "ipip", "unreachable", "other"])]
     kind: Option<String>,
     /// Only routes in this state.
-    #[arg(long, value_name = "STATE", value_parser = ["installed", "missing", "stale"])]
+    #[arg(long, value_name = "STATE", value_parser = ["installed", "missing", "stale", "diverted"])]
     state: Option<String>,
 }
 
@@ -49,7 +49,11 @@ fn text(routes: &[RouteEntry], width: Option<u16>) -> String {
             route.state.clone(),
         ]
     });
-    table(["PREFIX", "TABLE", "KIND", "NODE", "VIA", "DEVICE", "STATE"], rows, width)
+    let mut text = table(["PREFIX", "TABLE", "KIND", "NODE", "VIA", "DEVICE", "STATE"], rows, width);
+    for route in routes.iter().filter(|route| !route.detail.is_empty()) {
+        text.push_str(&format!("\n{} is diverted: {}\n", route.prefix, route.detail));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -68,6 +72,22 @@ mod tests {
             10.244.10.0/24  main   vxlan        n3    10.244.10.0  pairway-vx4  missing
         "#]]
         .assert_eq(&text(&fixtures::published().routes, None));
+    }
+
+    #[test]
+    fn why_a_route_is_diverted_stands_below() {
+        let mut routes = fixtures::published().routes;
+        routes.truncate(2);
+        routes[1].state = "diverted".to_owned();
+        routes[1].detail = "a rule of somebody else comes before".to_owned();
+        expect![[r#"
+            PREFIX         TABLE  KIND         NODE  VIA        DEVICE  STATE
+            10.244.0.0/16  main   unreachable  -     -          -       installed
+            10.244.2.0/24  main   native       n2    192.0.2.2  eth0    diverted
+
+            10.244.2.0/24 is diverted: a rule of somebody else comes before
+        "#]]
+        .assert_eq(&text(&routes, None));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bgp::Family;
 use ipnet::IpNet;
-use vxlan::firewall::Netfilter;
+use vxlan::firewall::{ForeignChain, Netfilter};
 use vxlan::{InstalledRoute, Interface, IpTunnel, LinkName};
 
 use crate::node::NodeName;
@@ -50,6 +50,10 @@ pub struct Facts {
     pub wants_firewall: bool,
     /// Policy of the FORWARD chain of the legacy iptables, `None` where these are not in use.
     pub legacy_forward: Known<Option<String>>,
+    /// Chains of the legacy iptables that packets for this machine go through, empty where these are not in use.
+    pub legacy_input: Known<Vec<ForeignChain>>,
+    /// Pairs or speakers outside of the cluster use BGP.
+    pub wants_bgp: bool,
     /// Whether the clock is kept by something.
     pub clock: Known<ClockState>,
     /// `net.ipv4.neigh.default.gc_thresh3` and its IPv6 twin: neighbours that the machine remembers at most.

@@ -85,6 +85,8 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
         },
         wants_firewall: config.masquerade.enabled || config.vxlan.guard,
         legacy_forward: filters::legacy_forward(),
+        legacy_input: filters::legacy_input(),
+        wants_bgp: config.paths.uses_bgp() || !config.bgp.peers.is_empty(),
         clock: clock::state(),
         records: records(config),
         folders: folders(config),

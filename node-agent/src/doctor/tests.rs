@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bgp::Family;
 use ipnet::IpNet;
-use vxlan::firewall::{Base, BaseChain, ForwardChain, Netfilter, hook};
+use vxlan::firewall::{Base, BaseChain, ForeignChain, Netfilter, hook};
 use vxlan::{
     InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, RouteKey, TunnelId, Vni, VxlanId,
 };
@@ -28,6 +28,8 @@ fn interface(kind: &str, mtu: u32, addresses: &[&str]) -> Interface {
         mtu,
         mac: None,
         tunnel: None,
+        ends: None,
+        forwards: None,
         addresses: addresses
             .iter()
             .map(|text| InterfaceAddress { address: net(text), unfit: false, local_scope: false })
@@ -86,6 +88,8 @@ fn sound() -> Facts {
         netfilter: Ok(Netfilter::default()),
         wants_firewall: true,
         legacy_forward: Ok(Some("ACCEPT".to_owned())),
+        legacy_input: Ok(Vec::new()),
+        wants_bgp: true,
         clock: Ok(ClockState::Synchronised),
         neighbor_limit: Family::ALL.map(|family| (family, Ok(1024))).into(),
         records: Ok(vec![record("n1", "192.0.2.1/24"), record("n2", "192.0.2.2/24")]),
@@ -104,7 +108,7 @@ fn a_sound_machine_has_nothing_to_mend_and_every_check_looks_at_it() {
     let bad: Vec<&Check> = checks.iter().filter(|check| check.outcome != Outcome::Ok).collect();
     assert!(bad.is_empty(), "{bad:?}");
     let names: BTreeSet<&str> = checks.iter().map(|check| check.name.as_str()).collect();
-    assert_eq!(names.len(), 21, "{names:?}");
+    assert_eq!(names.len(), 22, "{names:?}");
     assert!(checks.iter().all(|check| check.remedy.is_empty()));
 }
 
@@ -121,7 +125,7 @@ type Broken = (&'static str, fn(&mut Facts), &'static str);
 
 #[test]
 fn each_thing_that_is_broken_is_found_by_its_check_alone() {
-    let table: [Broken; 29] = [
+    let table: [Broken; 32] = [
         ("kernel", |f| f.kernel = Err("Linux 5.10 is too old".to_owned()), "newer kernel"),
         ("module-vxlan", |f| f.modules.vxlan = ModuleState::Missing, "modprobe vxlan"),
         (
@@ -207,6 +211,30 @@ fn each_thing_that_is_broken_is_found_by_its_check_alone() {
             "--add-source=10.244.0.0/16",
         ),
         (
+            "input",
+            |f| {
+                f.wants_bgp = false;
+                f.netfilter.as_mut().unwrap().input.push(closed("ip", "filter", "INPUT"));
+            },
+            "iptables -I INPUT -p udp --dport 4789 -j ACCEPT",
+        ),
+        (
+            "input",
+            |f| {
+                f.wants_bgp = false;
+                f.legacy_input = Ok(vec![closed("ip", "filter", "INPUT")]);
+            },
+            "iptables-legacy -I INPUT -p udp --dport 4789 -j ACCEPT",
+        ),
+        (
+            "ip-forward",
+            |f| {
+                let off = Device { forwarding: Some(false), ..Device::default() };
+                f.devices.insert(link("cni0"), off);
+            },
+            "net.ipv4.conf.cni0.forwarding=1",
+        ),
+        (
             "nftables",
             |f| f.netfilter.as_mut().unwrap().unavailable = Some("protocol not supported".to_owned()),
             "nft_masq",
@@ -269,9 +297,9 @@ fn each_thing_that_is_broken_is_found_by_its_check_alone() {
 }
 
 /// A chain for forwarded packets that drops them all by its policy.
-fn dropping(family: &str, table: &str, name: &str) -> ForwardChain {
+fn dropping(family: &str, table: &str, name: &str) -> ForeignChain {
     let base = Base { kind: "filter".to_owned(), hook: hook::FORWARD, priority: 0 };
-    ForwardChain {
+    ForeignChain {
         family: family.to_owned(),
         table: table.to_owned(),
         name: name.to_owned(),
@@ -280,12 +308,42 @@ fn dropping(family: &str, table: &str, name: &str) -> ForwardChain {
     }
 }
 
+/// A chain for packets to this machine that drops them all by its policy.
+fn closed(family: &str, table: &str, name: &str) -> ForeignChain {
+    let mut chain = dropping(family, table, name);
+    if let Some(base) = &mut chain.base {
+        base.base.hook = hook::INPUT;
+    }
+    chain
+}
+
+/// All that must come in is asked for, by what is in use and from whom it comes.
+#[test]
+fn what_must_come_in_is_what_is_in_use() {
+    let subjects = |change: fn(&mut Facts)| {
+        let mut facts = sound();
+        facts.netfilter.as_mut().unwrap().input.push(closed("inet", "mine", "input"));
+        change(&mut facts);
+        let checks = examine(&facts).checks.into_iter();
+        let found = checks.filter(|check| check.name == "input" && check.outcome == Outcome::Finding);
+        found.map(|check| check.subject).collect::<Vec<_>>()
+    };
+    let (tcp, udp) = ("TCP port 179: inet mine input", "UDP port 4789: inet mine input");
+    assert_eq!(subjects(|_| ()), [udp, tcp]);
+    assert_eq!(subjects(|f| f.wants_bgp = false), [udp]);
+    let all = [udp, tcp, "IP protocol 4: inet mine input", "IP protocol 41: inet mine input"];
+    assert_eq!(subjects(|f| f.modules.asked = IpTunnel::ALL.into()), all);
+    // Before any node is known, whoever is like this one.
+    assert_eq!(subjects(|f| f.records = Ok(Vec::new())), [udp, tcp]);
+    assert_eq!(subjects(|f| f.underlay.local = Local::default()), [""; 0]);
+}
+
 /// What it is, and how the machine differs.
 type Case = (&'static str, fn(&mut Facts));
 
 #[test]
 fn what_looks_like_trouble_and_is_none() {
-    let table: [Case; 10] = [
+    let table: [Case; 11] = [
         ("our own agent has the port", |f| {
             f.ports.owners.as_mut().unwrap().push(owner(Proto::Tcp, "192.0.2.1", 179, process("pairway")));
         }),
@@ -307,6 +365,9 @@ fn what_looks_like_trouble_and_is_none() {
         ("a chain that drops another family", |f| {
             f.pools.retain(|pool| pool.addr().is_ipv4());
             f.netfilter.as_mut().unwrap().forward.push(dropping("ip6", "mine", "fwd"));
+        }),
+        ("a closed chain of another family", |f| {
+            f.netfilter.as_mut().unwrap().input.push(closed("ip6", "mine", "input"));
         }),
         ("no nftables where none are asked for", |f| {
             f.wants_firewall = false;
@@ -334,15 +395,24 @@ fn what_can_not_be_seen_is_no_finding_and_not_well_either() {
     facts.interfaces = Err(why());
     facts.netfilter = Err(why());
     facts.legacy_forward = Err(why());
+    facts.legacy_input = Err(why());
     facts.clock = Err(why());
     facts.records = Err(why());
     facts.ports.owners = Err(why());
     facts.modules.vxlan = ModuleState::Unknown(why());
     assert_eq!(named(&facts, Outcome::Finding), [""; 0]);
     let unseen: BTreeSet<String> = named(&facts, Outcome::NotChecked).into_iter().collect();
-    for name in
-        ["ip-forward", "ipv6-forward", "mtu", "nics", "forward-policy", "clock", "node-address", "port-bgp"]
-    {
+    for name in [
+        "ip-forward",
+        "ipv6-forward",
+        "mtu",
+        "nics",
+        "forward-policy",
+        "input",
+        "clock",
+        "node-address",
+        "port-bgp",
+    ] {
         assert!(unseen.contains(name), "{name} is not among {unseen:?}");
     }
 }

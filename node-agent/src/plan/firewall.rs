@@ -1,10 +1,11 @@
 //! The nftables table that is wanted, and what of nftables an operator should know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use vxlan::firewall::{Firewall, ForwardDrop, Guard, Masquerade, Table, forward_drops};
-use vxlan::{State, Vni};
+use vxlan::firewall::{Firewall, ForwardDrop, Guard, IpGuard, Masquerade, Table, forward_drops};
+use vxlan::{IpTunnel, State, TunnelEnds, TunnelKind, Vni};
 
 use super::cluster::Cluster;
 use super::{Finding, World};
@@ -14,7 +15,7 @@ use crate::underlay::Local;
 pub(crate) const MODULES: &str = "modprobe -a nf_tables nft_chain_nat nft_masq nft_fib_inet";
 
 /// Masquerade and guard as the configuration asks for them, over all nodes that the snapshot names.
-pub(super) fn table(world: &World<'_>, cluster: &Cluster) -> Option<Table> {
+pub(super) fn table(world: &World<'_>, cluster: &Cluster, wanted: &State) -> Option<Table> {
     let config = world.config;
     Firewall {
         pools: pools(world, cluster),
@@ -24,8 +25,30 @@ pub(super) fn table(world: &World<'_>, cluster: &Cluster) -> Option<Table> {
             .enabled
             .then(|| Masquerade { exclude: config.masquerade.exclude.clone() }),
         guard: config.vxlan.guard.then_some(Guard { vni: Vni(config.vxlan.vni), port: config.vxlan.port }),
+        ip_guard: if config.vxlan.guard { ip_guard(world, wanted) } else { None },
     }
     .table()
+}
+
+/// For the IP tunnels that are to stand. All have the same local address.
+fn ip_guard(world: &World<'_>, wanted: &State) -> Option<IpGuard> {
+    let of_ip = |kind: &TunnelKind| match kind {
+        TunnelKind::Ip(kind) => Some(*kind),
+        TunnelKind::Vxlan(_) => None,
+    };
+    let ours = wanted.links.values().filter_map(|link| of_ip(&link.kind).map(|kind| (kind, link.local)));
+    let ours: BTreeMap<IpTunnel, IpAddr> = ours.collect();
+    let IpAddr::V4(local) = *ours.values().next()? else { return None };
+    let interfaces = world.observed.interfaces.iter();
+    let others = interfaces.filter(|(name, _)| !world.observed.ours.links.contains_key(*name));
+    let ends: Vec<&TunnelEnds> = others
+        .filter_map(|(_, interface)| interface.ends.as_ref())
+        .filter(|ends| ends.local == IpAddr::V4(local) || ends.local.is_unspecified())
+        .collect();
+    let of_kind = |kind: IpTunnel| {
+        ends.iter().filter(|ends| ends.kinds.contains(&kind)).map(|ends| ends.remote).collect()
+    };
+    Some(IpGuard { local, kinds: ours.into_keys().map(|kind| (kind, of_kind(kind))).collect() })
 }
 
 /// Also pools that only others have in their configuration: their pods are pods.
@@ -91,7 +114,7 @@ pub(crate) fn unavailable(why: &str) -> Finding {
 fn devices(local: &Local, cluster: &Cluster, wanted: &State, world: &World<'_>) -> BTreeSet<String> {
     let underlay = [&local.ipv4, &local.ipv6].into_iter().flatten().map(|found| found.link.to_string());
     let tunnels = wanted.links.keys().map(ToString::to_string);
-    let in_pool = |ip: std::net::IpAddr| cluster.pools.iter().any(|pool| pool.contains(&ip));
+    let in_pool = |ip: IpAddr| cluster.pools.iter().any(|pool| pool.contains(&ip));
     let of_pods = world
         .observed
         .interfaces

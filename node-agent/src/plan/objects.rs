@@ -3,19 +3,22 @@
 //! Tunnel devices, forwarding and neighbour entries stand for every peer, native ones too: both forms are
 //! always received (invariant 6) and moving a peer is one message to its nexthop object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp::Family;
 use ipnet::IpNet;
 use vxlan::{
-    Address, FdbKey, Gateway, LinkName, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget, Rule,
-    Settings, State, TunnelKind, TunnelLink, Vni, Vxlan,
+    Address, FdbKey, Gateway, IpTunnel, LinkName, NeighborKey, Nexthop, NexthopId, Route, RouteKey,
+    RouteTarget, Rule, Settings, State, TunnelKind, TunnelLink, Vni, Vxlan,
 };
 
 use super::cluster::{Cluster, Member};
 use super::external::ExternalRoute;
-use super::{MAIN_TABLE, PairPlan, UNREACHABLE_METRIC, World, device_name, fits, ip_device_name, vtep_mac};
+use super::{
+    Finding, IPV6_MIN_MTU, MAIN_TABLE, PairPlan, UNREACHABLE_METRIC, World, device_name, families, fits,
+    ip_device_name, ip_tunnels, vtep_mac,
+};
 use crate::path::{self, Path};
 use crate::underlay::LocalAddress;
 
@@ -45,6 +48,50 @@ pub(super) fn objects(
     build.external(external);
     build.reverse_path_filter();
     Objects { state: build.state, pairs, owners: build.owners }
+}
+
+/// Whether a device of this MTU carries packets of a family: below IPv6's smallest the kernel has none on it, and refuses
+/// all that is to do with it.
+const fn carries(mtu: u32, family: Family) -> bool {
+    match family {
+        Family::Ipv4 => true,
+        Family::Ipv6 => mtu >= IPV6_MIN_MTU,
+    }
+}
+
+/// Says which tunnels the underlay has no room for.
+pub(super) fn report(world: &World<'_>, state: &State, findings: &mut BTreeSet<Finding>) {
+    if !families(world.config).contains(&Family::Ipv6) {
+        return;
+    }
+    let mut say = |link: &LinkName, kind: &str, underlay: &LocalAddress, overhead: u32| {
+        let (has, needs) = (underlay.mtu, IPV6_MIN_MTU + overhead);
+        findings.insert(Finding::new(
+            "MtuTooSmall",
+            link,
+            format!(
+                "{} has an MTU of {has} bytes, {kind} takes {overhead} of them, and IPv6 needs {IPV6_MIN_MTU}: IPv6 pods are not carried by {link}; raise the MTU of the underlay to {needs} or more on every node (`ip link set {} mtu {needs}`, and in the machine's own configuration), or remove the IPv6 pool",
+                underlay.link, underlay.link
+            ),
+        ));
+    };
+    for (name, device) in &state.links {
+        let underlay = Family::ALL.into_iter().filter_map(|family| world.local.of(family));
+        let underlay = underlay.into_iter().find(|local| local.address.addr() == device.local);
+        if let (TunnelKind::Vxlan(_), Some(underlay), false) =
+            (&device.kind, underlay, carries(device.mtu, Family::Ipv6))
+        {
+            say(name, "VXLAN", underlay, device.kind.overhead(device.local));
+        }
+    }
+    if let Some(underlay) = &world.local.ipv4
+        && world.config.paths.uses_ipip()
+        && !ip_tunnels(world.config, world.local).contains(&IpTunnel::Sit)
+        && let Some(name) = ip_device_name(&world.config.kernel.device_prefix, IpTunnel::Sit)
+    {
+        let kind = TunnelKind::Ip(IpTunnel::Sit);
+        say(&name, "IP-in-IP", underlay, kind.overhead(underlay.address.addr()));
+    }
 }
 
 struct Build<'a> {
@@ -107,7 +154,9 @@ impl Build<'_> {
         let mtu = local.mtu.saturating_sub(kind.overhead(address));
         let device = TunnelLink { kind, local: address, mtu, up: true, settings: Settings::Ours };
         self.state.links.insert(link.clone(), device);
-        for address in self.cluster.own.tunnel_addresses().into_values() {
+        let carried =
+            self.cluster.own.tunnel_addresses().into_iter().filter(|(family, _)| carries(mtu, *family));
+        for (_, address) in carried {
             self.state.addresses.insert(Address { link: link.clone(), address: IpNet::from(address) });
         }
     }
@@ -142,7 +191,7 @@ impl Build<'_> {
 
     fn pair(&mut self, pair: &mut PairPlan) {
         let Some(peer) = self.cluster.peers.get(&pair.peer) else { return };
-        let tunnel = self.tunnel(peer);
+        let tunnel = self.tunnel(peer, pair.family);
         let mac = vtep_mac(&pair.peer);
         if let Some(Tunnel { link, device, remote }) = &tunnel
             && let Some(via) = Self::tunnel_gateway(peer, pair.family)
@@ -176,10 +225,11 @@ impl Build<'_> {
         }
     }
 
-    fn tunnel(&self, peer: &Member) -> Option<Tunnel<'_>> {
+    /// The tunnel to a peer for pods of a family.
+    fn tunnel(&self, peer: &Member, pods: Family) -> Option<Tunnel<'_>> {
         let family = path::tunnel_underlay(&self.cluster.own.record, &peer.record).ok()?;
         let link = device_name(&self.world.config.kernel.device_prefix, family)?;
-        let device = self.state.links.get(&link)?;
+        let device = self.state.links.get(&link).filter(|device| carries(device.mtu, pods))?;
         let remote = path::address(&peer.record.underlay, family)?.addr();
         Some(Tunnel { link, device, remote })
     }
@@ -207,7 +257,7 @@ impl Build<'_> {
             }
             Path::Vxlan => Some(Nexthop {
                 gateway: Self::tunnel_gateway(peer, pair.family)?,
-                link: self.tunnel(peer)?.link,
+                link: self.tunnel(peer, pair.family)?.link,
             }),
         }
     }

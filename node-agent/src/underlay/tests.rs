@@ -22,6 +22,8 @@ fn kernel(interfaces: &[(&str, &[&str])], default_routes: &[(&str, &str)]) -> Ob
                 mtu: 1500,
                 mac: None,
                 tunnel: None,
+                ends: None,
+                forwards: None,
                 addresses: addresses.iter().map(|text| address(text)).collect(),
             },
         );

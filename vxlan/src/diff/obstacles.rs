@@ -1,8 +1,9 @@
 //! What of others stands in our way, and what of ours it blocks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::detours;
 use crate::diff::Conflict;
 use crate::state::{
     InstalledRoute, LinkName, NexthopId, Observed, RouteKey, RouteTarget, State, TunnelId, TunnelLink,
@@ -12,6 +13,7 @@ use crate::state::{
 #[derive(Debug, Default)]
 pub(super) struct Obstacles {
     pub(super) conflicts: Vec<Conflict>,
+    pub(super) diverted: BTreeMap<RouteKey, String>,
     links: BTreeSet<LinkName>,
     nexthops: BTreeSet<NexthopId>,
     routes: BTreeSet<RouteKey>,
@@ -25,6 +27,7 @@ impl Obstacles {
         }
         found.look_at_nexthops(observed, wanted);
         found.look_at_routes(observed, wanted);
+        found.take_detours(detours::find(observed, wanted));
         if wanted.firewall.is_some() && observed.netfilter.foreign_table {
             found.conflicts.push(Conflict {
                 wanted: "the nftables table".to_owned(),
@@ -123,6 +126,15 @@ impl Obstacles {
         let lost_sources = self.lost_sources(observed, wanted);
         for (key, route) in &wanted.routes {
             let no_target = matches!(route.target, RouteTarget::Nexthop(id) if self.nexthops.contains(&id));
+            if let RouteTarget::Nexthop(id) = route.target
+                && observed.foreign_nexthops.contains(&id)
+            {
+                let why = format!(
+                    "nexthop object {} is somebody else's, who has put another in place of ours",
+                    id.0
+                );
+                self.diverted.entry(*key).or_insert(why);
+            }
             if no_target || route.source.is_some_and(|source| lost_sources.contains(&source)) {
                 self.routes.insert(*key);
             }
@@ -143,10 +155,20 @@ impl Obstacles {
                     key.prefix, key.table, rival.protocol, key.metric
                 ),
             });
+            self.diverted
+                .entry(*ours)
+                .or_insert_with(|| format!("{rival} of somebody else comes before ours"));
             // One of ours that stands already stays under our care, unless we can't write to it alone.
             if *ours == key || !observed.ours.routes.contains_key(ours) {
                 self.routes.insert(*ours);
             }
+        }
+    }
+
+    fn take_detours(&mut self, detours: detours::Detours) {
+        self.conflicts.extend(detours.conflicts);
+        for (key, why) in detours.diverted {
+            self.diverted.entry(key).or_insert(why);
         }
     }
 

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use crate::effects::{self, MAIN};
 use crate::firewall::Netfilter;
 use crate::state::{
-    Address, Forwarding, InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, NexthopId,
-    Observed, Route, RouteKey, RouteTarget, State, TunnelLink,
+    Address, ForeignRule, Forwarding, InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName,
+    NexthopId, Observed, Route, RouteKey, RouteTarget, State, TunnelLink,
 };
 use crate::watched::Watched;
 
@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) interfaces: BTreeMap<LinkName, Interface>,
     /// Routes of others, without those that follow from addresses.
     pub(super) routes: BTreeMap<RouteKey, InstalledRoute>,
+    /// Policy rules of others, in order.
+    pub(super) rules: Vec<ForeignRule>,
     /// Nexthop objects of others, by id.
     pub(super) nexthops: BTreeSet<NexthopId>,
     pub(super) rp_filter_all: u8,
@@ -101,11 +103,10 @@ impl World {
         let watched = Watched::new(watched.iter().copied());
         let foreign = self.routes.values().cloned().chain(self.connected());
         let (mut default_routes, others): (Vec<_>, Vec<_>) =
-            foreign.partition(|route| route.key.prefix.prefix_len() == 0);
-        default_routes.retain(|route| route.key.table == MAIN);
+            foreign.partition(|route| route.key.prefix.prefix_len() == 0 && route.key.table == MAIN);
         default_routes.sort_by_key(|route| (route.key.prefix, route.key.metric));
         let mut foreign_routes: Vec<_> =
-            others.into_iter().filter(|route| watched.covered_by(&route.key.prefix)).collect();
+            others.into_iter().filter(|route| watched.touched_by(&route.key.prefix)).collect();
         foreign_routes.sort_by_key(|route| route.key);
         let mut ours = self.ours.clone();
         for name in self.interfaces.keys().chain(ours.links.keys()) {
@@ -114,6 +115,7 @@ impl World {
         Observed {
             interfaces: self.shown_interfaces(),
             foreign_routes,
+            foreign_rules: self.rules.clone(),
             foreign_nexthops: self.nexthops.clone(),
             default_routes,
             rp_filter_all: self.rp_filter_all,
@@ -136,6 +138,8 @@ impl World {
                 mtu: link.mtu,
                 mac: link.mac(),
                 tunnel: Some(link.id()),
+                ends: None,
+                forwards: self.forwarding.ipv4,
                 addresses: addresses
                     .map(|a| InterfaceAddress { address: a.address, unfit: false, local_scope: false })
                     .collect(),

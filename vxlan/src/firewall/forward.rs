@@ -10,27 +10,11 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use super::table::{
-    BaseChain, Expression, MetaKey, NETWORK, NFPROTO_IPV4, NFPROTO_IPV6, Rule, Verdict, hook,
-};
+use super::foreign::{Extension, ForeignChain};
+use super::table::{Expression, MetaKey, NETWORK, NFPROTO_IPV4, NFPROTO_IPV6, Rule, Verdict, hook};
 
 /// How many chains deep a packet is followed (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: usize = 16;
-
-/// A chain of somebody else's: one at the hook `forward`, or one that such a chain leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForwardChain {
-    /// `ip`, `ip6` or `inet`.
-    pub family: String,
-    /// Its table.
-    pub table: String,
-    /// Its name.
-    pub name: String,
-    /// Where it is hooked in, if it is.
-    pub base: Option<BaseChain>,
-    /// Its rules.
-    pub rules: Vec<Rule>,
-}
 
 /// A chain that drops what a pod sends or gets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,11 +57,11 @@ impl fmt::Display for ForwardDrop {
 /// The chains at the hook `forward` that drop packets from or to a pool. `devices` are those that carry pod traffic.
 #[must_use]
 pub fn forward_drops(
-    chains: &[ForwardChain],
+    chains: &[ForeignChain],
     pools: &[IpNet],
     devices: &BTreeSet<String>,
 ) -> BTreeSet<ForwardDrop> {
-    let by_name: BTreeMap<(&str, &str, &str), &ForwardChain> = chains
+    let by_name: BTreeMap<(&str, &str, &str), &ForeignChain> = chains
         .iter()
         .map(|chain| ((chain.family.as_str(), chain.table.as_str(), chain.name.as_str()), chain))
         .collect();
@@ -116,7 +100,7 @@ struct Packet<'a> {
     /// The pod is the sender.
     source: bool,
     devices: &'a BTreeSet<String>,
-    chains: &'a BTreeMap<(&'a str, &'a str, &'a str), &'a ForwardChain>,
+    chains: &'a BTreeMap<(&'a str, &'a str, &'a str), &'a ForeignChain>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +122,7 @@ enum Matches {
 }
 
 impl Packet<'_> {
-    fn follow(&self, chain: &ForwardChain, depth: usize) -> Outcome {
+    fn follow(&self, chain: &ForeignChain, depth: usize) -> Outcome {
         let Some(depth) = depth.checked_sub(1) else { return Outcome::Undecided };
         for rule in &chain.rules {
             let (matches, end) = self.judge(rule);
@@ -177,9 +161,9 @@ impl Packet<'_> {
             match expression {
                 Expression::Meta(MetaKey::NetworkProtocol) => loaded = Loaded::Protocol,
                 Expression::Meta(MetaKey::InputName | MetaKey::OutputName) => loaded = Loaded::Device,
-                Expression::Meta(MetaKey::TransportProtocol) | Expression::AddressKind => {
-                    loaded = Loaded::Unknown;
-                }
+                Expression::Meta(MetaKey::TransportProtocol | MetaKey::InputIndex)
+                | Expression::AddressKind
+                | Expression::ConnectionState => loaded = Loaded::Unknown,
                 Expression::Payload { base, offset, length } => {
                     mask = None;
                     loaded = self.payload(*base, *offset, *length);
@@ -188,8 +172,20 @@ impl Packet<'_> {
                 Expression::Compare { equal, value } => {
                     matches = matches.min(self.compare(loaded, mask, *equal, value));
                 }
-                Expression::Lookup { .. } | Expression::Other(_) => matches = matches.min(Matches::Perhaps),
-                Expression::Counter | Expression::Masquerade { .. } => {}
+                Expression::Lookup { .. }
+                | Expression::Range { .. }
+                | Expression::Among { .. }
+                | Expression::Other(_)
+                | Expression::Extension(
+                    Extension::State { .. }
+                    | Extension::Ports { .. }
+                    | Extension::ManyPorts { .. }
+                    | Extension::DestinationKind { .. },
+                ) => matches = matches.min(Matches::Perhaps),
+                Expression::Counter
+                | Expression::Masquerade { .. }
+                | Expression::Note
+                | Expression::Extension(Extension::Comment) => {}
                 Expression::Reject => return (matches, End::Reject),
                 Expression::Verdict(verdict) => return (matches, End::Verdict(verdict)),
             }

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::foreign::Extension;
+
 /// `NFPROTO_IPV4`.
 pub(crate) const NFPROTO_IPV4: u8 = 2;
 /// `NFPROTO_IPV6`.
@@ -32,6 +34,12 @@ pub mod priority {
     pub const FILTER: i32 = 0;
     /// `NF_IP_PRI_NAT_SRC`.
     pub const SRCNAT: i32 = 100;
+}
+
+/// States of a connection as connection tracking sees a packet (`NF_CT_STATE_BIT`).
+pub mod state {
+    /// The first packet of one.
+    pub const NEW: u32 = 1 << 3;
 }
 
 /// A table: sets and chains by name.
@@ -178,6 +186,28 @@ pub enum Expression {
     },
     /// Refuses the packet and says so.
     Reject,
+    /// Loads the state of the packet's connection, as a bit of [`state`]. Only ever observed.
+    ConnectionState,
+    /// Goes on if what is loaded lies in a range, ends included, or does not. Only ever observed.
+    Range {
+        /// Within.
+        equal: bool,
+        /// The least.
+        from: Vec<u8>,
+        /// The largest.
+        to: Vec<u8>,
+    },
+    /// A lookup in a set of others whose elements are known, as ranges with their ends. Only ever observed.
+    Among {
+        /// The ranges.
+        ranges: Vec<(Vec<u8>, Vec<u8>)>,
+        /// Goes on if it is in none of them.
+        absent: bool,
+    },
+    /// Writes a log or marks the packet, and goes on. Only ever observed.
+    Note,
+    /// A match of iptables. Only ever observed.
+    Extension(Extension),
     /// Decides.
     Verdict(Verdict),
     /// Anything that we never write, by its name. Only ever observed.
@@ -197,6 +227,8 @@ pub enum MetaKey {
     NetworkProtocol,
     /// `l4proto`, one byte.
     TransportProtocol,
+    /// `iif`, a number of four bytes. Only ever observed.
+    InputIndex,
     /// `iifname`
     InputName,
     /// `oifname`

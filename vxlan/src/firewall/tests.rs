@@ -20,6 +20,7 @@ fn both() -> Firewall {
         nodes: nodes(&["192.0.2.1", "2001:db8::1"]),
         masquerade: Some(Masquerade { exclude: nets(&["198.51.100.7/32", "198.51.100.0/24", "0.0.0.0/0"]) }),
         guard: Some(Guard { vni: Vni(0x01_02_03), port: 8472 }),
+        ip_guard: None,
     }
 }
 
@@ -77,6 +78,24 @@ fn the_table_as_people_read_it() {
         	}
         }
     "#]].assert_eq(&firewall.table().unwrap().to_nft("pairway", "pairway"));
+}
+
+#[test]
+fn ip_in_ip_has_rules_and_sets_of_its_own() {
+    let kinds = BTreeMap::from([
+        (IpTunnel::Ipip, nodes(&["192.0.2.9", "2001:db8::9"])),
+        (IpTunnel::Sit, BTreeSet::new()),
+    ]);
+    let ip_guard = Some(IpGuard { local: "192.0.2.1".parse().unwrap(), kinds });
+    let text =
+        Firewall { masquerade: None, guard: None, ip_guard, ..both() }.table().unwrap().to_nft("t", "t");
+    assert!(text.contains("set others_ipip {\n\t\ttype ipv4_addr\n\t\telements = { 192.0.2.9 }\n"), "{text}");
+    for (number, set) in [(4, "others_ipip"), (41, "others_sit")] {
+        let rule = format!(
+            "meta l4proto {number} meta nfproto ipv4 ip daddr 192.0.2.1 ip saddr != @nodes4 ip saddr != @{set} counter drop comment"
+        );
+        assert!(text.contains(&rule), "{text}");
+    }
 }
 
 #[test]
@@ -149,6 +168,11 @@ fn masquerades(table: &Table, source: IpAddr, destination: IpAddr, kind: u32) ->
                     other @ (Expression::Meta(_)
                     | Expression::Payload { .. }
                     | Expression::Reject
+                    | Expression::ConnectionState
+                    | Expression::Range { .. }
+                    | Expression::Among { .. }
+                    | Expression::Note
+                    | Expression::Extension(_)
                     | Expression::Verdict(_)
                     | Expression::Other(_)) => panic!("{other:?} in a chain of the masquerade"),
                 }

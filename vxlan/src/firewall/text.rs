@@ -90,7 +90,9 @@ impl Loaded {
         let name = match expression {
             Expression::Meta(MetaKey::NetworkProtocol) => "meta nfproto".to_owned(),
             Expression::Meta(MetaKey::TransportProtocol) => "meta l4proto".to_owned(),
+            Expression::Meta(MetaKey::InputIndex) => "iif".to_owned(),
             Expression::Meta(MetaKey::InputName) => "iifname".to_owned(),
+            Expression::ConnectionState => "ct state".to_owned(),
             Expression::Meta(MetaKey::OutputName) => "oifname".to_owned(),
             Expression::Payload { base, offset, length } => self.payload(*base, *offset, *length),
             Expression::AddressKind => "fib daddr type".to_owned(),
@@ -108,6 +110,10 @@ impl Loaded {
             }
             Expression::Reject => return Some("reject".to_owned()),
             Expression::Verdict(verdict) => return Some(verdict.to_string()),
+            Expression::Range { .. } => return Some("<range>".to_owned()),
+            Expression::Among { .. } => return Some("<lookup>".to_owned()),
+            Expression::Note => return Some("<log>".to_owned()),
+            Expression::Extension(_) => return Some("<match>".to_owned()),
             Expression::Other(name) => return Some(format!("<{name}>")),
         };
         self.address = matches!(expression, Expression::Payload { base: NETWORK, .. });

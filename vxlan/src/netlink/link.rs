@@ -8,7 +8,7 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage,
 };
 
-use crate::state::{IpTunnel, LinkName, Mac, Settings, TunnelId, TunnelKind, TunnelLink, Vxlan};
+use crate::state::{IpTunnel, LinkName, Mac, Settings, TunnelEnds, TunnelId, TunnelKind, TunnelLink, Vxlan};
 
 use super::attributes::{attribute, attributes, put, put_nested, text, u8_at, u32_at};
 use super::request::{CREATE, EXCL, Request};
@@ -68,7 +68,7 @@ pub(super) struct Link {
 }
 
 /// What is special to a tunnel device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Tunnel {
     Vxlan(vxlan::Found),
     Ip(ip_tunnel::Found),
@@ -77,12 +77,20 @@ pub(super) enum Tunnel {
 impl Link {
     /// What the device claims for itself alone.
     pub(super) fn id(&self) -> Option<TunnelId> {
-        match self.tunnel? {
+        match self.tunnel.as_ref()? {
             Tunnel::Vxlan(found) => Some(TunnelId::Vxlan(found.id)),
             Tunnel::Ip(found) => {
                 let id = TunnelId::Ip { kind: found.kind, local: found.local };
                 found.open.then_some(id)
             }
+        }
+    }
+
+    /// The ends of an IP tunnel to one remote address.
+    pub(super) fn ends(&self) -> Option<TunnelEnds> {
+        match self.tunnel.as_ref()? {
+            Tunnel::Vxlan(_) => None,
+            Tunnel::Ip(found) => found.ends.clone(),
         }
     }
 
@@ -93,7 +101,7 @@ impl Link {
         underlay: impl Fn(u32) -> Option<LinkName>,
         sysctl: bool,
     ) -> Option<TunnelLink> {
-        let (kind, local, settings) = match self.tunnel? {
+        let (kind, local, settings) = match self.tunnel.as_ref()? {
             Tunnel::Vxlan(found) => {
                 let (vni, port) = (found.id.vni, found.id.port);
                 let kind = TunnelKind::Vxlan(Vxlan {

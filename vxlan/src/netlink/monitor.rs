@@ -2,7 +2,7 @@
 //!
 //! An event only says "look again": nothing is taken from its content. Left out are what our own socket wrote (a
 //! filter in the kernel, so that programming 10,000 routes does not come back as 10,000 wake-ups), neighbours of
-//! foreign devices (ARP goes on all the time), and routes of others that neither cover nor equal a watched prefix.
+//! foreign devices (ARP goes on all the time), and routes of others that neither cover nor equal a watched prefix nor lie inside of one.
 //!
 //! The kernel signs a few notifications with nobody's port, whoever caused them: FDB entries, deleted neighbours,
 //! `rp_filter`, what goes with a device. After such changes of ours there is one wake-up too many.
@@ -160,7 +160,7 @@ impl Relevance {
             route::RTM_NEWROUTE | route::RTM_DELROUTE => route::decode(message.body).is_some_and(|found| {
                 found.protocol == self.marks.route_protocol
                     || found.key.prefix.prefix_len() == 0
-                    || self.watched.covered_by(&found.key.prefix)
+                    || self.watched.touched_by(&found.key.prefix)
             }),
             nexthop::RTM_NEWNEXTHOP | nexthop::RTM_DELNEXTHOP => {
                 nexthop::decode(message.body).is_none_or(|object| self.marks.owns_nexthop(object.id))

@@ -33,6 +33,7 @@ mod message {
     pub(super) const DELETE_CHAIN: u8 = 5;
     pub(super) const NEW_RULE: u8 = 6;
     pub(super) const GET_RULE: u8 = 7;
+    pub(super) const DELETE_RULE: u8 = 8;
     pub(super) const NEW_SET: u8 = 9;
     pub(super) const GET_SET: u8 = 10;
     pub(super) const NEW_ELEMENTS: u8 = 12;
@@ -67,6 +68,7 @@ mod attr {
     pub(super) const ELEMENTS_SET: u16 = 2;
     pub(super) const ELEMENTS: u16 = 3;
     pub(super) const ELEMENT_KEY: u16 = 1;
+    pub(super) const ELEMENT_FLAGS: u16 = 3;
     pub(super) const DATA_VALUE: u16 = 1;
     pub(super) const DATA_VERDICT: u16 = 2;
     pub(super) const VERDICT_CODE: u16 = 1;

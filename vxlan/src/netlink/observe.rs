@@ -96,6 +96,8 @@ impl Look<'_> {
                 mtu: link.mtu,
                 mac: link.mac,
                 tunnel: link.id(),
+                ends: link.ends(),
+                forwards: link.forwards,
                 addresses: Vec::new(),
             };
             self.seen.interfaces.insert(link.name.clone(), interface);
@@ -224,9 +226,11 @@ impl Look<'_> {
 
     fn take_foreign_route(&mut self, found: route::Installed, watched: &Watched) {
         let default = found.key.prefix.prefix_len() == 0;
+        let in_main = found.key.table == MAIN;
         let in_the_way =
-            watched.covered_by(&found.key.prefix) || self.seen.ours.routes.contains_key(&found.key);
-        if !(in_the_way || default && found.key.table == MAIN && found.unicast) {
+            watched.touched_by(&found.key.prefix) || self.seen.ours.routes.contains_key(&found.key);
+        // A route that sends on to the next rule is none in a table that only rules lead to.
+        if !(in_the_way || default && in_main && found.unicast) || found.throws && !in_main {
             return;
         }
         let route = InstalledRoute {
@@ -235,7 +239,7 @@ impl Look<'_> {
             link: found.link.and_then(|index| self.name(index)),
             gateway: found.gateway,
         };
-        if default {
+        if default && in_main {
             self.seen.default_routes.push(route);
         } else {
             self.seen.foreign_routes.push(route);
@@ -260,9 +264,12 @@ impl Look<'_> {
             body[0] = u8::try_from(family).unwrap_or(0);
             let dumped = channel.dump(rule::RTM_GETRULE, &body, |kind, body| {
                 let found = rule::decode(body).filter(|_| kind == rule::RTM_NEWRULE);
-                if let Some((rule, _)) = found.filter(|(_, protocol)| *protocol == self.marks.route_protocol)
-                {
-                    self.seen.ours.rules.insert(rule);
+                match found.filter(|(_, protocol)| *protocol == self.marks.route_protocol) {
+                    Some((rule, _)) => drop(self.seen.ours.rules.insert(rule)),
+                    None if kind == rule::RTM_NEWRULE => {
+                        self.seen.foreign_rules.extend(rule::decode_foreign(body));
+                    }
+                    None => {}
                 }
             });
             absent_ipv6(family, dumped)?;

@@ -51,6 +51,8 @@ pub(super) struct Installed {
     /// Gateway of the first path.
     pub(super) gateway: Option<IpAddr>,
     pub(super) unicast: bool,
+    /// It sends packets on to the next policy rule.
+    pub(super) throws: bool,
 }
 
 /// The protocol of an `rtmsg`.
@@ -109,6 +111,7 @@ pub(super) fn decode(body: &[u8]) -> Option<Installed> {
         link,
         gateway,
         unicast: kind == RTN_UNICAST,
+        throws: kind == RTN_THROW,
     })
 }
 

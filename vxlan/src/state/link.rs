@@ -1,5 +1,6 @@
 //! Tunnel devices: VXLAN, and the two kinds of IP in IPv4.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -42,6 +43,18 @@ impl fmt::Display for TunnelId {
             Self::Ip { kind, local } => write!(f, "kind {kind}, local address {local} and no remote"),
         }
     }
+}
+
+/// The ends of an IP tunnel to one remote address: what comes from there is that tunnel's, whatever other tunnels have the
+/// same local address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelEnds {
+    /// Local address; unspecified for any.
+    pub local: IpAddr,
+    /// The other end.
+    pub remote: IpAddr,
+    /// What it carries.
+    pub kinds: BTreeSet<IpTunnel>,
 }
 
 /// A tunnel device of ours.
@@ -97,6 +110,15 @@ pub enum IpTunnel {
 impl IpTunnel {
     /// Every kind.
     pub const ALL: [Self; 2] = [Self::Ipip, Self::Sit];
+
+    /// Protocol number of its packets (RFC 2003 §3.1, RFC 4213 §3).
+    #[must_use]
+    pub const fn protocol(self) -> u8 {
+        match self {
+            Self::Ipip => 4,
+            Self::Sit => 41,
+        }
+    }
 
     /// Name of the kind in the kernel (`IFLA_INFO_KIND`), and of the module that has it.
     #[must_use]
@@ -187,20 +209,6 @@ impl TunnelLink {
     }
 }
 
-impl Vxlan {
-    /// Bytes that VXLAN adds to an inner IP packet over an underlay of this address's family: inner Ethernet 14, VXLAN 8,
-    /// UDP 8, outer IP 20 or 40 (RFC 7348 §5).
-    #[must_use]
-    pub const fn overhead(underlay: IpAddr) -> u32 {
-        14 + 8 + 8 + outer(underlay)
-    }
-}
-
-/// Bytes of the outer IP header.
-const fn outer(underlay: IpAddr) -> u32 {
-    if underlay.is_ipv4() { 20 } else { 40 }
-}
-
 impl TunnelKind {
     /// Name of the kind in the kernel (`IFLA_INFO_KIND`).
     #[must_use]
@@ -212,12 +220,13 @@ impl TunnelKind {
     }
 
     /// Bytes that the tunnel adds to an inner IP packet over an underlay of this address's family. IP in IP: the outer
-    /// header, 20 bytes (40, were there any over IPv6).
+    /// header, 20 bytes (40, were there any over IPv6). VXLAN: inner Ethernet 14 + VXLAN 8 + UDP 8 + outer IP 20 or 40.
     #[must_use]
     pub const fn overhead(&self, underlay: IpAddr) -> u32 {
+        let outer = if underlay.is_ipv4() { 20 } else { 40 };
         match self {
-            Self::Vxlan(_) => Vxlan::overhead(underlay),
-            Self::Ip(_) => outer(underlay),
+            Self::Vxlan(_) => 30 + outer,
+            Self::Ip(_) => outer,
         }
     }
 }

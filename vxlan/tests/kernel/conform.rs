@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 
 use fastrand::Rng;
 use vxlan::fake::FakeKernel;
-use vxlan::firewall::{Firewall, Guard, Masquerade};
+use vxlan::firewall::{Firewall, Guard, IpGuard, Masquerade};
 use vxlan::netlink::Kernel;
 use vxlan::{
     Address, Change, Dataplane, FdbKey, Gateway, IpTunnel, LinkName, Mac, NeighborKey, Nexthop, NexthopId,
@@ -217,6 +217,10 @@ fn firewall(dice: &mut Dice) -> Firewall {
         nodes: underlays(dice),
         masquerade: dice.bool().then(Masquerade::default),
         guard: Some(Guard { vni: Vni(pick(dice, &[4096, 4097])), port: 4789 }),
+        ip_guard: dice.bool().then(|| IpGuard {
+            local: [192, 0, 2, 1].into(),
+            kinds: IpTunnel::ALL.into_iter().map(|kind| (kind, underlays(dice))).collect(),
+        }),
     }
 }
 

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use expect_test::expect;
-use vxlan::firewall::{Firewall, Guard, Masquerade, SetKey};
-use vxlan::{Change, Dataplane, State, Vni};
+use vxlan::firewall::{
+    Arrival, Arriving, Firewall, Guard, InputDrop, IpGuard, Masquerade, SetKey, input_drops,
+};
+use vxlan::{Change, Dataplane, IpTunnel, State, Vni};
 
 use crate::namespace::{eventually, in_namespace, kernel, pass, run, settle};
 
@@ -21,6 +23,11 @@ pub(crate) fn firewall() -> Firewall {
         nodes: addresses(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]),
         masquerade: Some(Masquerade { exclude: vec!["198.51.100.0/24".parse().unwrap()] }),
         guard: Some(Guard { vni: Vni(4096), port: 4789 }),
+        ip_guard: Some(IpGuard {
+            local: "192.0.2.1".parse().unwrap(),
+            kinds: [(IpTunnel::Ipip, ["192.0.2.9".parse().unwrap()].into()), (IpTunnel::Sit, [].into())]
+                .into(),
+        }),
     }
 }
 
@@ -44,7 +51,6 @@ fn what_is_written_is_what_nft_shows() {
     in_namespace(|| {
         let mut kernel = kernel();
         assert_eq!(settle(&mut kernel, &wanted(&firewall())).len(), 1);
-        let whole = listed();
         expect![[r#"
             table inet under-test {
             	comment "under test"
@@ -58,10 +64,21 @@ fn what_is_written_is_what_nft_shows() {
             		elements = { 2001:db8::1 }
             	}
 
+            	set others_ipip {
+            		type ipv4_addr
+            		elements = { 192.0.2.9 }
+            	}
+
+            	set others_sit {
+            		type ipv4_addr
+            	}
+
             	chain guard {
             		type filter hook input priority -10; policy accept;
             		udp dport 4789 @th,96,24 0x1000 ip saddr != @nodes4 counter packets 0 bytes 0 drop comment "our VNI from an unknown node"
             		udp dport 4789 @th,96,24 0x1000 ip6 saddr != @nodes6 counter packets 0 bytes 0 drop comment "our VNI from an unknown node"
+            		meta l4proto 4 ip daddr 192.0.2.1 ip saddr != @nodes4 ip saddr != @others_ipip counter packets 0 bytes 0 drop comment "IP-in-IP from an unknown node"
+            		meta l4proto 41 ip daddr 192.0.2.1 ip saddr != @nodes4 ip saddr != @others_sit counter packets 0 bytes 0 drop comment "IP-in-IP from an unknown node"
             	}
 
             	chain leaving4 {
@@ -91,12 +108,40 @@ fn what_is_written_is_what_nft_shows() {
             		ip6 saddr fd10:244::/48 jump leaving6
             	}
             }
-        "#]].assert_eq(&whole);
+        "#]].assert_eq(&listed());
         let firewall = Firewall { masquerade: None, ..firewall() };
         assert_eq!(settle(&mut kernel, &wanted(&firewall)).len(), 1);
-        // The same without all that masquerades.
-        let (guard, _) = whole.split_once("\n\tchain leaving4").expect("what comes before it");
-        assert_eq!(listed(), format!("{guard}}}\n"));
+        expect![[r#"
+            table inet under-test {
+            	comment "under test"
+            	set nodes4 {
+            		type ipv4_addr
+            		elements = { 192.0.2.1, 192.0.2.2 }
+            	}
+
+            	set nodes6 {
+            		type ipv6_addr
+            		elements = { 2001:db8::1 }
+            	}
+
+            	set others_ipip {
+            		type ipv4_addr
+            		elements = { 192.0.2.9 }
+            	}
+
+            	set others_sit {
+            		type ipv4_addr
+            	}
+
+            	chain guard {
+            		type filter hook input priority -10; policy accept;
+            		udp dport 4789 @th,96,24 0x1000 ip saddr != @nodes4 counter packets 0 bytes 0 drop comment "our VNI from an unknown node"
+            		udp dport 4789 @th,96,24 0x1000 ip6 saddr != @nodes6 counter packets 0 bytes 0 drop comment "our VNI from an unknown node"
+            		meta l4proto 4 ip daddr 192.0.2.1 ip saddr != @nodes4 ip saddr != @others_ipip counter packets 0 bytes 0 drop comment "IP-in-IP from an unknown node"
+            		meta l4proto 41 ip daddr 192.0.2.1 ip saddr != @nodes4 ip saddr != @others_sit counter packets 0 bytes 0 drop comment "IP-in-IP from an unknown node"
+            	}
+            }
+        "#]].assert_eq(&listed());
     });
 }
 
@@ -121,7 +166,7 @@ fn our_text_is_the_same_table_to_nft() {
 fn nodes_come_and_go_without_a_new_table() {
     in_namespace(|| {
         let mut kernel = kernel();
-        let mut firewall = firewall();
+        let mut firewall = Firewall { ip_guard: None, ..firewall() };
         settle(&mut kernel, &wanted(&firewall));
         let handle = |text: &str| text.split("# handle ").nth(1).map(|rest| rest[..3].to_owned());
         let before = handle(&run("nft", "-a list chain inet under-test guard"));
@@ -312,5 +357,185 @@ fn chains_of_others_that_drop_forwarded_packets_are_found() {
             }
         }
         assert_eq!(drops(), Vec::<String>::new());
+    });
+}
+
+/// What others drop of the tunnel's port, BGP's and the two protocols.
+fn input_dropped() -> Vec<InputDrop> {
+    let netfilter = kernel().observe(&[]).unwrap().netfilter;
+    let index = crate::namespace::ip_json("-j link show dev eth0")[0]["ifindex"].as_u64().unwrap();
+    let arrival = |what| Arrival {
+        what,
+        device: ("eth0".to_owned(), u32::try_from(index).unwrap()),
+        to: "192.0.2.1".parse().unwrap(),
+        from: addresses(&["192.0.2.7", "198.51.100.8"]),
+    };
+    let arrivals =
+        [Arriving::Udp(4789), Arriving::Tcp(179), Arriving::Protocol(4), Arriving::Protocol(41)].map(arrival);
+    input_drops(&netfilter.input, &arrivals).into_iter().collect()
+}
+
+fn input_texts() -> Vec<String> {
+    input_dropped().iter().map(|drop| format!("{} by {}", drop.what, drop.chain)).collect()
+}
+
+/// What is named as a remedy is one.
+fn follow_remedies() {
+    for drop in input_dropped() {
+        for command in drop.remedy().split(" && ") {
+            let (program, arguments) = command.split_once(' ').unwrap();
+            let program = if program == "iptables" { "iptables-nft" } else { program };
+            run(program, arguments);
+        }
+    }
+}
+
+const ALL: [&str; 4] = ["UDP port 4789", "TCP port 179", "IP protocol 4", "IP protocol 41"];
+
+fn all_by(chain: &str) -> Vec<String> {
+    ALL.iter().map(|what| format!("{what} by {chain}")).collect()
+}
+
+/// As an operator closes a machine with iptables; and ufw, whose chains these are.
+#[test]
+fn input_chains_of_iptables_that_drop_what_must_arrive_are_found() {
+    in_namespace(|| {
+        assert_eq!(input_texts(), [""; 0]);
+        run("iptables-nft", "-P INPUT ACCEPT");
+        assert_eq!(input_texts(), [""; 0], "a chain that accepts");
+        run("iptables-nft", "-P INPUT DROP");
+        run("iptables-nft", "-A INPUT -i lo -j ACCEPT");
+        run("iptables-nft", "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+        run("iptables-nft", "-A INPUT -m conntrack --ctstate INVALID -j DROP");
+        run("iptables-nft", "-A INPUT -p tcp -m tcp --dport 22 -m comment --comment ssh -j ACCEPT");
+        run("iptables-nft", "-A INPUT -p icmp --icmp-type echo-request -j ACCEPT");
+        run("iptables-nft", "-A INPUT -p udp -m multiport --dports 53,67:68 -j ACCEPT");
+        run("iptables-nft", "-A INPUT -p udp -m udp --dport 100:200 -j ACCEPT");
+        run("iptables-nft", "-A INPUT -m addrtype --dst-type MULTICAST -j ACCEPT");
+        run("iptables-nft", "-A INPUT -m limit --limit 3/min -j LOG");
+        run("iptables-nft", "-N OTHERS");
+        run("iptables-nft", "-A INPUT -j OTHERS");
+        run("iptables-nft", "-A OTHERS -m addrtype --dst-type LOCAL -j RETURN");
+        run("iptables-nft", "-A OTHERS -j ACCEPT");
+        assert_eq!(input_texts(), all_by("INPUT"));
+        assert!(input_dropped().iter().all(|drop| drop.by_policy && drop.everybody && !drop.ufw));
+        // Each kind of accept is understood.
+        run("iptables-nft", "-A INPUT -p udp -m multiport --dports 53,4700:4800 -j ACCEPT");
+        assert_eq!(input_texts(), all_by("INPUT")[1..]);
+        run("iptables-nft", "-A OTHERS -p tcp -m tcp --dport 179 -j ACCEPT");
+        assert_eq!(input_texts(), all_by("INPUT")[1..], "it comes too late");
+        run("iptables-nft", "-I OTHERS -p tcp -m conntrack --ctstate NEW -m tcp --dport 179 -j ACCEPT");
+        assert_eq!(input_texts(), all_by("INPUT")[2..]);
+        run("iptables-nft", "-A INPUT -s 192.0.2.0/24 -p 4 -j ACCEPT");
+        assert_eq!(input_texts(), all_by("INPUT")[2..]);
+        assert_eq!(input_dropped()[0].from, addresses(&["198.51.100.8"]));
+        run("iptables-nft", "-A INPUT -p ipv6 -i eth+ -j ACCEPT");
+        assert_eq!(input_texts(), ["IP protocol 4 by INPUT"]);
+        follow_remedies();
+        assert_eq!(input_texts(), [""; 0]);
+        // What can't be judged is not claimed.
+        run("iptables-nft", "-F INPUT");
+        assert_eq!(input_texts(), all_by("INPUT"), "the control");
+        run("iptables-nft", "-A INPUT -m mark --mark 5 -j ACCEPT");
+        assert_eq!(input_texts(), [""; 0]);
+        run("iptables-nft", "-F INPUT");
+        run("iptables-nft", "-N ufw-user-input");
+        run("iptables-nft", "-A INPUT -j ufw-user-input");
+        assert!(
+            input_dropped()[0].remedy().starts_with("ufw allow proto udp from any to 192.0.2.1 port 4789")
+        );
+    });
+}
+
+/// As firewalld and people write them with nft.
+#[test]
+fn input_chains_of_nftables_that_drop_what_must_arrive_are_found() {
+    in_namespace(|| {
+        let chains = "table inet mine {
+            set ports { type inet_service; flags interval; elements = { 22, 80-443 } }
+            chain zone {
+                tcp dport { 22, 53 } accept
+                udp dport { 53, 67-68 } ct state { new, untracked } accept
+                meta l4proto { icmp, ipv6-icmp } accept
+            }
+            chain input {
+                type filter hook input priority 10; policy accept;
+                ct state { established, related } accept
+                ct state invalid drop
+                iifname \"lo\" accept
+                iif \"lo\" accept
+                tcp dport @ports accept
+                udp dport 5000-6000 accept
+                udp dport < 4789 accept
+                fib daddr type multicast accept
+                ip saddr != { 192.0.2.0-192.0.2.255, 198.51.100.8 } accept
+                iifname \"eth0\" goto zone
+                reject with icmpx admin-prohibited
+            }
+        }
+        ";
+        nft(&["-f", "-"], chains);
+        // Nothing comes back from a goto: the policy accepts.
+        assert_eq!(input_texts(), [""; 0]);
+        run("nft", "flush chain inet mine input");
+        nft(&["-f", "-"], &chains.replace("goto zone", "jump zone"));
+        let expected = ["TCP port 179", "UDP port 4789"];
+        let tcp_too = input_texts();
+        assert_eq!(
+            tcp_too,
+            ["UDP port 4789", "IP protocol 4", "IP protocol 41"].map(|what| format!("{what} by input")),
+            "{expected:?}: 179 lies within @ports"
+        );
+        assert!(input_dropped().iter().all(|drop| !drop.by_policy));
+        follow_remedies();
+        assert_eq!(input_texts(), [""; 0]);
+        // A set that anybody may change, by time.
+        run("nft", "flush ruleset");
+        nft(
+            &["-f", "-"],
+            "table ip mine {\n chain input { type filter hook input priority 0; policy drop; }\n}\n",
+        );
+        assert_eq!(input_texts(), all_by("input"), "the control");
+        nft(
+            &["-f", "-"],
+            "table ip mine {\n set knocked { type ipv4_addr; flags timeout; }\n chain input { ip saddr @knocked accept; }\n}\n",
+        );
+        assert_eq!(input_texts(), [""; 0]);
+    });
+}
+
+/// A packet of a protocol that nobody listens for meets the guard all the same: it needs no module of the kernel.
+#[test]
+fn ip_in_ip_of_strangers_is_dropped_and_that_of_nodes_and_of_others_tunnels_is_not() {
+    in_namespace(|| {
+        let mut kernel = kernel();
+        settle(&mut kernel, &wanted(&firewall()));
+        // All from here to here: what tells senders apart is the address alone.
+        for address in ["192.0.2.2", "192.0.2.9", "203.0.113.5"] {
+            crate::namespace::ip(&format!("addr add {address}/32 dev lo"));
+        }
+        let send = |protocol: u8, from: &str, to: &str| {
+            use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+            let at = |text: &str| SockAddr::from(std::net::SocketAddr::new(text.parse().unwrap(), 0));
+            let socket =
+                Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(i32::from(protocol)))).unwrap();
+            socket.bind(&at(from)).unwrap();
+            socket.send_to(&[0x45; 20], &at(to)).unwrap();
+        };
+        let mut guarded = || kernel.observe(&[]).unwrap().netfilter.guarded.packets;
+        let cases = [
+            (4, "203.0.113.5", "192.0.2.1", 1, "a stranger"),
+            (41, "203.0.113.5", "192.0.2.1", 1, "a stranger with IPv6"),
+            (4, "192.0.2.2", "192.0.2.1", 0, "a node"),
+            (4, "192.0.2.9", "192.0.2.1", 0, "the other end of somebody's tunnel"),
+            (41, "192.0.2.9", "192.0.2.1", 1, "the other end of a tunnel of another kind"),
+            (4, "203.0.113.5", "192.0.2.2", 0, "a stranger to another address"),
+            (47, "203.0.113.5", "192.0.2.1", 0, "another protocol"),
+        ];
+        for (protocol, from, to, dropped, what) in cases {
+            let before = guarded();
+            send(protocol, from, to);
+            assert_eq!(guarded() - before, dropped, "{what}");
+        }
     });
 }

@@ -213,3 +213,136 @@ fn ours_goes_from_beside_a_foreign_route_of_its_key() {
         assert_eq!(before, ip("route show proto bird") + &ip("-6 route show proto bird"));
     });
 }
+
+/// A pod's bridge, and what the kernel does with a packet of a pod: the device and the gateway, or its refusal.
+fn with_pods() {
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("sysctl");
+    ip("link add cni0 type bridge");
+    ip("addr add 10.244.1.1/24 dev cni0");
+    ip("link set cni0 up");
+}
+
+fn goes(to: &str) -> Result<String, String> {
+    let words = ["-j", "route", "get", to, "from", "10.244.1.5", "iif", "cni0"];
+    let output = std::process::Command::new("ip").args(words).output().expect("ip runs");
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+    }
+    let route: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    Ok(format!("{} {}", route[0]["dev"].as_str().unwrap(), route[0]["gateway"].as_str().unwrap_or(to)))
+}
+
+/// A peer in the tunnel and one on the link, their nodes' addresses in a table of ours, and the pool.
+fn with_table() -> State {
+    let mut wanted = mesh([7]);
+    add_peer(&mut wanted, 8, native(8));
+    for number in [7, 8] {
+        let prefix = format!("192.0.2.{number}/32").parse().unwrap();
+        wanted.routes.insert(RouteKey { table: 9000, prefix, metric: 0 }, via(ids(number)[0]));
+    }
+    let pool = RouteKey { metric: u32::MAX, ..route_key("10.244.0.0/16") };
+    let unreachable = vxlan::Route { target: vxlan::RouteTarget::Unreachable, source: None, mtu: None };
+    wanted.routes.insert(pool, unreachable);
+    let rule = vxlan::Rule { priority: 1000, from: "10.244.0.0/16".parse().unwrap(), table: 9000 };
+    wanted.rules.insert(rule);
+    wanted
+}
+
+/// Whatever rules and routes others add: which of our routes are passed by is what the kernel's own lookup says.
+#[test]
+fn what_leads_packets_of_pods_past_our_routes_is_seen_as_the_kernel_sees_it() {
+    in_namespace(|| {
+        with_pods();
+        let wanted = with_table();
+        settle(&mut kernel(), &wanted);
+        ip("route add default via 192.0.2.254 table 77");
+        ip("route add 10.244.7.0/25 via 192.0.2.99 table 78");
+        ip("route add throw 10.244.7.0/24 table 79");
+        let probes = [
+            ("254 10.244.7.0/24", "10.244.7.9"),
+            ("254 10.244.8.0/24", "10.244.8.9"),
+            ("9000 192.0.2.7/32", "192.0.2.7"),
+            ("9000 192.0.2.8/32", "192.0.2.8"),
+        ];
+        let before = probes.map(|(_, to)| goes(to));
+        assert!(before.iter().all(Result::is_ok), "{before:?}");
+        assert_ne!(before[2], before[3]);
+        let look = || {
+            let report = watchful(&wanted);
+            assert!(report.failures.is_empty() && report.applied.is_empty(), "{report:#?}");
+            let keys = report.diverted.keys().map(|key| format!("{} {}", key.table, key.prefix));
+            (keys.collect::<Vec<_>>(), report.conflicts.len())
+        };
+        assert_eq!(look(), (vec![], 0));
+        let cases: [(&[&str], usize); 16] = [
+            (&["rule", "from 10.244.0.0/16 lookup 77 pref 100"], 2),
+            (&["rule", "from all lookup 77 pref 100"], 2),
+            (&["rule", "from all lookup 77 pref 1001"], 1),
+            (&["rule", "from 10.244.1.0/24 lookup 77 pref 100"], 2),
+            (&["rule", "from 10.245.0.0/16 lookup 77 pref 100"], 0),
+            (&["rule", "to 10.244.7.0/24 lookup 77 pref 100"], 1),
+            (&["rule", "iif cni0 lookup 77 pref 100"], 2),
+            (&["rule", "iif lo lookup 77 pref 100"], 0),
+            (&["rule", "from all lookup 78 pref 100"], 1),
+            (&["rule", "from all lookup 79 pref 100"], 0),
+            (&["rule", "from all lookup 77 suppress_prefixlength 0 pref 100"], 0),
+            (&["rule", "from all lookup main suppress_prefixlength 0 pref 100"], 1),
+            (&["rule", "from all to 192.0.2.0/24 blackhole pref 100"], 1),
+            (&["rule", "fwmark 5 lookup 77 pref 100"], 0),
+            (&["route", "10.244.7.9/32 via 192.0.2.99"], 1),
+            (&["route", "192.0.2.8/32 via 192.0.2.99 table 9000 metric 0 proto bird"], 0),
+        ];
+        for (case, conflicts) in cases {
+            // Beside one with the whole key of ours another comes by `prepend` alone.
+            let word = if case[1].contains("table 9000") { "prepend" } else { "add" };
+            ip(&format!("{} {word} {}", case[0], case[1]));
+            let mut expected: Vec<String> = Vec::new();
+            for ((name, to), before) in probes.iter().zip(&before) {
+                if goes(to) != *before {
+                    expected.push((*name).to_owned());
+                }
+            }
+            let (found, count) = look();
+            assert_eq!(found, expected, "{case:?}");
+            let conflicts = if word == "prepend" { 1 } else { conflicts };
+            assert_eq!(count, conflicts, "{case:?}");
+            ip(&format!("{} del {}", case[0], case[1]));
+            assert_eq!(look(), (vec![], 0), "after {case:?}");
+        }
+    });
+}
+
+#[test]
+fn an_object_that_somebody_replaces_under_his_own_name_diverts_its_routes() {
+    in_namespace(|| {
+        let wanted = mesh([7]);
+        settle(&mut kernel(), &wanted);
+        let NexthopId(number) = ids(7)[0];
+        ip(&format!("nexthop replace id {number} via 192.0.2.66 dev eth0 proto bird"));
+        assert!(ip("route show 10.244.7.0/24").contains(&format!("nhid {number}")), "the route stays");
+        let report = watchful(&wanted);
+        assert!(report.conflicts.len() == 1 && report.applied.is_empty(), "{report:#?}");
+        let diverted: Vec<String> = report.diverted.keys().map(|key| key.prefix.to_string()).collect();
+        assert_eq!(diverted, ["10.244.7.0/24"]);
+        assert!(ip(&format!("nexthop show id {number}")).contains("192.0.2.66"), "and it is left alone");
+        ip(&format!("nexthop del id {number}"));
+        let report = watchful(&wanted);
+        assert!(report.conflicts.is_empty() && report.diverted.is_empty(), "{report:#?}");
+    });
+}
+
+/// Which devices forward is read as the kernel acts.
+#[test]
+fn a_device_that_does_not_forward_is_seen() {
+    in_namespace(|| {
+        with_pods();
+        settle(&mut kernel(), &mesh([7]));
+        let forwards =
+            |name: &str| kernel().observe(&[]).unwrap().interfaces[&crate::namespace::link(name)].forwards;
+        assert!(goes("10.244.7.9").is_ok());
+        assert_eq!((forwards("cni0"), forwards("eth0")), (Some(true), Some(true)));
+        std::fs::write("/proc/sys/net/ipv4/conf/cni0/forwarding", "0").expect("sysctl");
+        assert!(goes("10.244.7.9").is_err());
+        assert_eq!((forwards("cni0"), forwards("eth0")), (Some(false), Some(true)));
+    });
+}

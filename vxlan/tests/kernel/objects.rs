@@ -211,6 +211,13 @@ fn the_underlay_is_seen_with_all_that_decides() {
         ip("route add 10.244.9.0/24 via 192.0.2.9 dev eth0 proto bird");
         ip("route add 10.0.0.0/8 nexthop via 192.0.2.9 nexthop via 192.0.2.10");
         ip("route add blackhole 10.244.9.0/25");
+        ip("route add 10.244.10.0/25 via 192.0.2.9 dev eth0");
+        // The default route of another table is none of main's.
+        ip("route add default via 192.0.2.253 table 77");
+        ip("rule add from 10.9.0.0/16 iif eth0 lookup 77 pref 100");
+        ip("rule add to 10.244.9.0/24 fwmark 7 unreachable pref 101");
+        ip("rule add from all lookup main suppress_prefixlength 0 pref 102 proto bird");
+        ip("-6 rule add not from fd10::/16 lookup 77 pref 103");
         std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").unwrap();
         std::fs::write("/proc/sys/net/ipv4/conf/eth0/rp_filter", "2").unwrap();
         let seen = kernel().observe(&["10.244.9.0/24".parse().unwrap()]).unwrap();
@@ -249,9 +256,27 @@ fn the_underlay_is_seen_with_all_that_decides() {
         assert_eq!(
             foreign,
             [
+                "route 0.0.0.0/0 via 192.0.2.253 dev eth0 table 77 metric 0 proto 3 (boot)",
                 "route 10.0.0.0/8 via 192.0.2.9 dev eth0 table 254 metric 0 proto 3 (boot)",
                 "route 10.244.9.0/24 via 192.0.2.9 dev eth0 table 254 metric 0 proto 12 (bird)",
+                "route 10.244.9.0/25 table 254 metric 0 proto 3 (boot)",
             ]
         );
+        let rules: Vec<_> =
+            seen.foreign_rules.iter().map(|rule| format!("{rule} {}", rule.asks_more)).collect();
+        let expected = [
+            "rule 0 from all lookup 255 false",
+            "rule 100 from 10.9.0.0/16 iif eth0 lookup 77 false",
+            "rule 101 from all to 10.244.9.0/24 that ends packets true",
+            "rule 102 from all lookup 254 suppress_prefixlength 0 false",
+            "rule 32766 from all lookup 254 false",
+            "rule 32767 from all lookup 253 false",
+            "rule 0 from all lookup 255 false",
+            "rule 103 from fd10::/16 lookup 77 true",
+            "rule 32766 from all lookup 254 false",
+        ];
+        assert_eq!(rules, expected);
+        assert!(seen.foreign_rules[..6].iter().all(|rule| !rule.ipv6) && seen.foreign_rules[6].ipv6);
+        assert_eq!(seen.foreign_rules[3].protocol, 12);
     });
 }

@@ -145,14 +145,16 @@ fn others_business_does_not_wake_us() {
         ip("route add 10.0.0.0/8 via 192.0.2.9 dev eth0");
         watch.wakes_for("a foreign route that covers a watched prefix");
         ip("route add 10.244.7.0/25 via 192.0.2.9 dev eth0");
-        watch.sleeps_through("a foreign route inside of a block");
+        watch.wakes_for("a foreign route inside of a block");
+        ip("route add 198.51.101.0/24 via 192.0.2.9 dev eth0");
+        watch.sleeps_through("one elsewhere");
         ip("nexthop add id 1342177999 via 192.0.2.9 dev eth0");
         watch.wakes_for("a foreign nexthop in our range");
     });
 }
 
 #[test]
-fn our_table_and_forward_chains_of_others_wake_us_and_other_rules_do_not() {
+fn our_table_and_chains_of_others_that_may_drop_wake_us_and_other_rules_do_not() {
     in_namespace(|| {
         let mut watch = Watch::start();
         watch.wanted.firewall = crate::firewall::firewall().table();
@@ -171,9 +173,19 @@ fn our_table_and_forward_chains_of_others_wake_us_and_other_rules_do_not() {
             watch.sleeps_through("our own repair");
         }
         run("nft", "add table inet other");
-        run("nft", "add chain inet other input { type filter hook input priority 0; }");
-        run("nft", "add rule inet other input tcp dport 22 accept");
+        run("nft", "add chain inet other output { type filter hook output priority 0; }");
+        run("nft", "add rule inet other output tcp dport 22 accept");
+        run("nft", "add chain inet other deep");
+        run("nft", "add rule inet other deep tcp dport 22 accept");
         watch.sleeps_through("rules of others");
+        run("nft", "add chain inet other input { type filter hook input priority 0; policy drop; }");
+        watch.wakes_for("a chain at the hook input");
+        run("nft", "add rule inet other input udp dport 4789 accept");
+        watch.wakes_for("a rule of it");
+        run("nft", "flush chain inet other input");
+        watch.wakes_for("the end of the rule");
+        run("nft", "delete chain inet other input");
+        watch.wakes_for("its own end");
         run("nft", "add chain inet other forward { type filter hook forward priority 0; policy drop; }");
         watch.wakes_for("a chain at the hook forward");
         run("nft", "delete chain inet other forward");

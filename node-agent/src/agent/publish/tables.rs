@@ -5,50 +5,45 @@ use std::net::IpAddr;
 
 use bgp::Family;
 use bgp::speaker::{PeerStatus, Refusal, SessionState, SpeakerStatus};
-use vxlan::{InstalledRoute, NexthopId, RouteKey, RouteTarget, State, TunnelKind};
+use vxlan::{NexthopId, RouteKey, RouteTarget, State, TunnelKind};
 
 use crate::node::{Block, NodeName, Snapshot};
 use crate::path::{Path, Reason};
 use crate::plan::{PairPlan, Plan};
 use crate::status::{BgpNeighbor, BlockEntry, Pair, PairUnderlay, RefusedPrefix, RouteEntry};
 
-pub(super) fn pairs(own: &NodeName, plan: &Plan, present: &State, rivals: &[InstalledRoute]) -> Vec<Pair> {
-    plan.pairs.iter().map(|pair| pair_entry(own, plan, present, rivals, pair)).collect()
+/// Routes of ours that packets don't follow because of something of others, and what.
+type Diverted = BTreeMap<RouteKey, String>;
+
+pub(super) fn pairs(own: &NodeName, plan: &Plan, present: &State, diverted: &Diverted) -> Vec<Pair> {
+    plan.pairs.iter().map(|pair| pair_entry(own, plan, present, diverted, pair)).collect()
 }
 
 /// Why the kernel does not send the pair's packets by its path.
-fn not_ready(plan: &Plan, present: &State, rivals: &[InstalledRoute], pair: &PairPlan) -> Option<String> {
+fn not_ready(plan: &Plan, present: &State, diverted: &Diverted, pair: &PairPlan) -> Option<String> {
     let decision = &pair.decision;
     match decision.path {
         // Where no path is wanted there is nothing to wait for.
         Path::None if decision.predicted == Path::None && decision.reason != Reason::NoBlock => None,
         Path::None => Some(decision.detail.clone()),
         Path::Native | Path::Vxlan | Path::Ipip if pair.needs.nexthop.is_none() => {
-            Some("it can't be built".to_owned())
+            Some("it can't be built; `pairway status` says why".to_owned())
         }
         Path::Native | Path::Vxlan | Path::Ipip => match pair.needs.unmet(&plan.dataplane, present) {
             Some(object) => Some(format!("{object} is missing in the kernel or different")),
-            None => pair.needs.routes.iter().find_map(|key| {
-                let rival = rivals.iter().find(|rival| {
-                    (rival.key.table, rival.key.prefix) == (key.table, key.prefix)
-                        && rival.key.metric <= key.metric
-                });
-                rival.map(|rival| format!("{rival} of somebody else comes before ours"))
-            }),
+            None => {
+                let of_pair =
+                    |key| diverted.get(key).map(|why| format!("packets don't follow its routes: {why}"));
+                pair.needs.routes.iter().find_map(of_pair)
+            }
         },
     }
 }
 
-fn pair_entry(
-    own: &NodeName,
-    plan: &Plan,
-    present: &State,
-    rivals: &[InstalledRoute],
-    pair: &PairPlan,
-) -> Pair {
+fn pair_entry(own: &NodeName, plan: &Plan, present: &State, diverted: &Diverted, pair: &PairPlan) -> Pair {
     let decision = &pair.decision;
     let text = |address: Option<IpAddr>| address.map_or_else(String::new, |address| address.to_string());
-    let not_ready = not_ready(plan, present, rivals, pair);
+    let not_ready = not_ready(plan, present, diverted, pair);
     Pair {
         local: own.to_string(),
         peer: pair.peer.to_string(),
@@ -97,7 +92,7 @@ pub(super) fn pairs_by_path(plan: &Plan) -> BTreeMap<String, u64> {
 }
 
 /// Every route that we own or want, sorted by table and prefix.
-pub(super) fn routes(plan: &Plan, present: &State) -> Vec<RouteEntry> {
+pub(super) fn routes(plan: &Plan, present: &State, diverted: &Diverted) -> Vec<RouteEntry> {
     let wanted = &plan.dataplane;
     let keys: BTreeSet<&RouteKey> = wanted.routes.keys().chain(present.routes.keys()).collect();
     keys.into_iter()
@@ -111,6 +106,16 @@ pub(super) fn routes(plan: &Plan, present: &State) -> Vec<RouteEntry> {
             let nexthop = match route.target {
                 RouteTarget::Nexthop(id) => nexthop(of, present, id),
                 RouteTarget::Unreachable | RouteTarget::Other => None,
+            };
+            let elsewhere = match route.target {
+                _ if state != "installed" => None,
+                RouteTarget::Nexthop(id) if wanted.nexthops.get(&id) != present.nexthops.get(&id) => {
+                    let own = || format!("nexthop object {} is not as it should be", id.0);
+                    Some(diverted.get(key).cloned().unwrap_or_else(own))
+                }
+                RouteTarget::Nexthop(_) | RouteTarget::Unreachable | RouteTarget::Other => {
+                    diverted.get(key).cloned()
+                }
             };
             let device = |nexthop: &vxlan::Nexthop| {
                 let link = wanted.links.get(&nexthop.link).or_else(|| present.links.get(&nexthop.link))?;
@@ -130,7 +135,8 @@ pub(super) fn routes(plan: &Plan, present: &State) -> Vec<RouteEntry> {
                 node: plan.owners.get(key).cloned().unwrap_or_default(),
                 via: nexthop.map_or_else(String::new, |nexthop| nexthop.gateway.address.to_string()),
                 device: nexthop.map_or_else(String::new, |nexthop| nexthop.link.to_string()),
-                state: state.to_owned(),
+                state: if elsewhere.is_some() { "diverted" } else { state }.to_owned(),
+                detail: elsewhere.unwrap_or_default(),
             }
         })
         .collect()

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use vxlan::Change;
 use vxlan::fake::{Event, Kind, errno};
-use vxlan::firewall::{Base, BaseChain, Chain, Count, ForwardChain, NODES_IPV4, Table, hook};
+use vxlan::firewall::{Base, BaseChain, Chain, Count, ForeignChain, NODES_IPV4, Table, hook};
 
 use super::harness::{Cluster, Node};
 use crate::store::Store as _;
@@ -171,7 +171,7 @@ async fn chains_of_others_that_drop_pods_are_reported() {
     let cluster = Cluster::of(&[N1, N2]).await;
     let node = cluster.node("n1");
     let base = Base { kind: "filter".to_owned(), hook: hook::FORWARD, priority: 0 };
-    let chain = |drops| ForwardChain {
+    let chain = |drops| ForeignChain {
         family: "ip".to_owned(),
         table: "filter".to_owned(),
         name: "FORWARD".to_owned(),

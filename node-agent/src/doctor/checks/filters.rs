@@ -1,9 +1,11 @@
 //! Packet filters of others on the way of forwarded packets.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use vxlan::Interface;
-use vxlan::firewall::forward_drops;
+use vxlan::firewall::{Arrival, Arriving, ForeignChain, forward_drops, input_drops};
 
 use super::super::Check;
 use super::super::facts::Facts;
@@ -11,6 +13,7 @@ use super::{finding, findings_or, known, not_checked, ok};
 use crate::plan;
 
 const FORWARD: &str = "forward-policy";
+const INPUT: &str = "input";
 const NFTABLES: &str = "nftables";
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
@@ -45,13 +48,73 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
             FORWARD,
             "iptables-legacy",
             "the policy of FORWARD is DROP: packets of pods pass only where a rule accepts them",
-            accept_in_legacy(facts),
+            accept_with("iptables-legacy", facts),
         ),
         Ok(Some(policy)) => ok(FORWARD, "iptables-legacy", format!("the policy of FORWARD is {policy}")),
         Ok(None) => ok(FORWARD, "iptables-legacy", "not in use"),
     });
+    checks.extend(input(facts));
     checks.push(bridge_filter(facts));
     checks
+}
+
+/// What must come in from the nodes, and is dropped by a chain of others.
+fn input(facts: &Facts) -> Vec<Check> {
+    let arrivals = arrivals(facts);
+    let judged = |subject: &str, chains: Result<&Vec<ForeignChain>, &String>, legacy: bool| match chains {
+        Err(why) => vec![not_checked(INPUT, subject, why.clone())],
+        Ok(chains) => {
+            let drops = input_drops(chains, &arrivals);
+            let found = drops.iter().map(|drop| {
+                let subject = format!("{}: {} {} {}", drop.what, drop.family, drop.table, drop.chain);
+                let (message, remedy) = if legacy {
+                    // The chains look the same, and another program keeps them.
+                    let message = drop.to_string().replacen("nftables table", "legacy iptables table", 1);
+                    (message, drop.remedy().replace("iptables -I", "iptables-legacy -I"))
+                } else {
+                    (drop.to_string(), drop.remedy())
+                };
+                finding(INPUT, subject, format!("the {message}: {}", plan::input_effect(drop.what)), remedy)
+            });
+            findings_or(found.collect(), || {
+                ok(INPUT, subject, "nothing that must come in is seen to be dropped")
+            })
+        }
+    };
+    let nftables = facts.netfilter.as_ref().map(|netfilter| &netfilter.input);
+    let mut checks = judged("nftables", nftables, false);
+    checks.extend(judged("iptables-legacy", facts.legacy_input.as_ref(), true));
+    checks
+}
+
+/// Packets of the other nodes, as far as the store knows these; else of nodes like this one.
+fn arrivals(facts: &Facts) -> Vec<Arrival> {
+    let known = facts.records.iter().flatten().filter(|record| record.name != facts.node);
+    let others: BTreeSet<IpAddr> =
+        known.flat_map(|record| record.addresses.iter().map(|net| net.addr())).collect();
+    let mut arrivals = Vec::new();
+    for own in facts.underlay_addresses() {
+        let to = own.address.addr();
+        let mut from: BTreeSet<IpAddr> =
+            others.iter().copied().filter(|ip| ip.is_ipv4() == to.is_ipv4()).collect();
+        if from.is_empty() {
+            from.insert(to);
+        }
+        let bgp = facts.wants_bgp.then_some(Arriving::Tcp(facts.ports.bgp));
+        let tunnels = facts.modules.asked.iter().filter(|_| to.is_ipv4());
+        let interfaces = facts.interfaces.as_ref().ok();
+        let index = interfaces.and_then(|all| all.get(&own.link)).map_or(0, |interface| interface.index);
+        let what = [Arriving::Udp(facts.ports.vxlan)].into_iter().chain(bgp);
+        arrivals.extend(
+            what.chain(tunnels.map(|kind| Arriving::Protocol(kind.protocol()))).map(|what| Arrival {
+                what,
+                device: (own.link.to_string(), index),
+                to,
+                from: from.clone(),
+            }),
+        );
+    }
+    arrivals
 }
 
 /// Devices that packets of pods come and go by.
@@ -65,14 +128,15 @@ fn devices(facts: &Facts) -> BTreeSet<String> {
     others.map(|link| link.to_string()).chain(of_pods).collect()
 }
 
-/// Of IPv4: what is looked at is `iptables-legacy`.
-fn accept_in_legacy(facts: &Facts) -> String {
-    let rules = facts.pools.iter().filter(|pool| pool.addr().is_ipv4()).map(|pool| {
-        format!(
-            "iptables-legacy -I FORWARD -s {pool} -j ACCEPT; iptables-legacy -I FORWARD -d {pool} -j ACCEPT"
-        )
-    });
-    rules.collect::<Vec<_>>().join("; ")
+fn accept_with(program: &str, facts: &Facts) -> String {
+    let wants_v6 = program.starts_with("ip6");
+    let pools = facts.pools.iter().filter(|pool| matches!(pool, IpNet::V6(_)) == wants_v6);
+    pools
+        .map(|pool| {
+            format!("{program} -I FORWARD -s {pool} -j ACCEPT; {program} -I FORWARD -d {pool} -j ACCEPT")
+        })
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// kube-proxy translates a Service's address in iptables. Packets between pods of one bridge pass these only with

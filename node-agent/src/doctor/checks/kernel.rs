@@ -1,6 +1,9 @@
 //! The kernel: version, modules, forwarding, reverse paths, neighbours, clock.
 
+use std::collections::BTreeSet;
+
 use bgp::Family;
+use vxlan::{Interface, LinkName};
 
 use super::super::Check;
 use super::super::facts::{ClockState, Facts, ModuleState};
@@ -74,10 +77,18 @@ fn forwarding(facts: &Facts, family: Family) -> Check {
     }
 }
 
-/// Forwarding may be off for the underlay alone.
+/// Forwarding may be off for single devices: the underlay's, or those with addresses of pods.
 fn device_forwarding(facts: &Facts) -> Vec<Check> {
     let on = matches!(facts.forwarding.get(&Family::Ipv4), Some(Ok(true)));
-    let links = facts.underlay_links();
+    let pods = |interface: &Interface| {
+        let mut addresses = interface.addresses.iter().map(|found| found.address.addr());
+        addresses.any(|ip| facts.pools.iter().any(|pool| pool.contains(&ip)))
+    };
+    let interfaces = facts.interfaces.iter().flatten();
+    let of_pods = interfaces
+        .filter(|(name, interface)| !facts.ours.contains(*name) && pods(interface))
+        .map(|(name, _)| name.clone());
+    let links: BTreeSet<LinkName> = facts.underlay_links().into_iter().chain(of_pods).collect();
     let off = links
         .iter()
         .filter(|link| on && facts.devices.get(*link).is_some_and(|device| device.forwarding == Some(false)));
@@ -85,7 +96,7 @@ fn device_forwarding(facts: &Facts) -> Vec<Check> {
         finding(
             "ip-forward",
             link,
-            format!("net.ipv4.conf.{link}.forwarding is 0 though forwarding is on: packets for pods that come in here are dropped"),
+            format!("net.ipv4.conf.{link}.forwarding is 0 though forwarding is on: packets of and for pods that come in here are dropped"),
             format!("sysctl -w net.ipv4.conf.{link}.forwarding=1"),
         )
     })
@@ -124,7 +135,7 @@ fn router_advertisements(facts: &Facts) -> Vec<Check> {
 /// The kernel takes the larger of the two settings.
 fn rp_filter(facts: &Facts) -> Vec<Check> {
     const NAME: &str = "rp-filter";
-    let strict = |link: &vxlan::LinkName| {
+    let strict = |link: &LinkName| {
         facts.devices.get(link).and_then(|device| device.rp_filter).unwrap_or(0).max(facts.rp_filter_all) == 1
     };
     let links = facts.underlay_links();

@@ -4,7 +4,11 @@ use std::fs;
 use std::io;
 use std::process::{Command, Output, Stdio};
 
+use vxlan::firewall::ForeignChain;
+
 use super::super::facts::Known;
+
+mod legacy;
 
 /// The policy of FORWARD, where tables of the legacy iptables are in use.
 pub(super) fn legacy_forward() -> Known<Option<String>> {
@@ -18,6 +22,25 @@ pub(super) fn legacy_forward() -> Known<Option<String>> {
     let output = listed("iptables-legacy", &["-w", "5", "-S", "FORWARD"])?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.lines().find_map(|line| line.strip_prefix("-P FORWARD ")).map(str::to_owned))
+}
+
+/// Chains that packets for this machine go through, from the lists that the legacy iptables print.
+pub(super) fn legacy_input() -> Known<Vec<ForeignChain>> {
+    let mut chains = Vec::new();
+    for (names, program, family) in [
+        ("/proc/net/ip_tables_names", "iptables-legacy", "ip"),
+        ("/proc/net/ip6_tables_names", "ip6tables-legacy", "ip6"),
+    ] {
+        match fs::read_to_string(names) {
+            Ok(text) if text.lines().any(|name| name == "filter") => {}
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(format!("{names} can't be read: {error}; run this as root")),
+        }
+        let output = listed(program, &["-w", "5", "-S"])?;
+        chains.extend(legacy::chains(family, &String::from_utf8_lossy(&output.stdout)));
+    }
+    Ok(chains)
 }
 
 fn listed(program: &str, arguments: &[&str]) -> Known<Output> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::firewall::table::{Base, octets};
+use crate::firewall::table::{Base, BaseChain, octets};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -33,9 +33,9 @@ fn rule(parts: &[Vec<Expression>], end: Expression) -> Rule {
     Rule::new(parts.iter().flatten().cloned().chain([Expression::Counter, end]).collect())
 }
 
-fn chain(name: &str, drops: Option<bool>, rules: Vec<Rule>) -> ForwardChain {
+fn chain(name: &str, drops: Option<bool>, rules: Vec<Rule>) -> ForeignChain {
     let base = Base { kind: "filter".to_owned(), hook: hook::FORWARD, priority: 0 };
-    ForwardChain {
+    ForeignChain {
         family: "ip".to_owned(),
         table: "filter".to_owned(),
         name: name.to_owned(),
@@ -44,7 +44,7 @@ fn chain(name: &str, drops: Option<bool>, rules: Vec<Rule>) -> ForwardChain {
     }
 }
 
-fn judged(chains: &[ForwardChain]) -> Option<bool> {
+fn judged(chains: &[ForeignChain]) -> Option<bool> {
     let devices = ["cni0", "eth0", "pairway-vx4"].map(str::to_owned).into();
     let drops = forward_drops(chains, &[net("10.244.0.0/16"), net("fd10::/48")], &devices);
     assert!(drops.len() <= 1, "a chain of IPv4 says nothing of IPv6: {drops:?}");

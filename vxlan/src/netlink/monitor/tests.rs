@@ -36,7 +36,7 @@ fn what_concerns_us() {
         ("a foreign route elsewhere", to("198.51.100.0/24", 12), false),
         ("a foreign route of a watched prefix", to("10.244.7.0/24", 12), true),
         ("a foreign route over a watched prefix", to("10.0.0.0/8", 12), true),
-        ("a foreign route inside of a watched prefix", to("10.244.7.0/25", 12), false),
+        ("a foreign route inside of a watched prefix", to("10.244.7.0/25", 12), true),
         ("a default route", to("0.0.0.0/0", 3), true),
         ("a nexthop in our range", nexthop::add(NexthopId(0x5000_0001), gateway, 3, 12), true),
         ("a nexthop elsewhere", nexthop::add(NexthopId(1), gateway, 3, 155), false),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::firewall::{Base, BaseChain, Count, Expression, MetaKey, Rule, SetKey, Verdict, hook};
+use crate::firewall::{Base, BaseChain, Count, Expression, Extension, MetaKey, Rule, SetKey, Verdict, hook};
 use crate::netlink::attributes::{attribute, attributes, ip, text};
 use crate::netlink::channel::Message;
 
@@ -53,7 +53,12 @@ pub(super) const fn family_name(family: u8) -> Option<&'static str> {
     }
 }
 
-/// Whether a notification is about our table, or about a chain through which forwarded packets go.
+/// Hooks at which others can drop what we must get.
+pub(super) const fn matters(hook: u32) -> bool {
+    matches!(hook, hook::INPUT | hook::FORWARD)
+}
+
+/// Whether a notification is about our table, or about a chain at a hook that matters.
 pub(super) fn concerns(notification: &Message<'_>, table: &str) -> bool {
     let [message, subsystem] = notification.kind.to_le_bytes();
     if subsystem != SUBSYSTEM || message == message::NEW_GENERATION {
@@ -61,18 +66,18 @@ pub(super) fn concerns(notification: &Message<'_>, table: &str) -> bool {
     }
     let Some(body) = notification.body.get(HEADER..) else { return true };
     let ours = attribute(body, attr::TABLE).is_some_and(|name| text(name) == table);
-    ours || (message == message::NEW_CHAIN && is_forward(body))
+    ours || (message == message::NEW_CHAIN && is_hooked(body))
 }
 
 /// Family, table and name of a chain.
 pub(super) type ChainKey = (u8, String, String);
 
-/// The chain that a notification tells of: `(message::NEW_CHAIN, ...)` if it has one through which forwarded packets
-/// go, `(message::DELETE_CHAIN, ...)` if any has gone, which Linux 6.18 tells without its hook.
+/// The chain that a notification tells of: `(message::NEW_CHAIN, ...)` if it has one at a hook that
+/// matters, `(message::DELETE_CHAIN, ...)` if any has gone, which Linux 6.18 tells without its hook.
 pub(super) fn told_chain(notification: &Message<'_>) -> Option<(u8, ChainKey)> {
     let [message, subsystem] = notification.kind.to_le_bytes();
     let body = notification.body.get(HEADER..)?;
-    let tells = message == message::DELETE_CHAIN || (message == message::NEW_CHAIN && is_forward(body));
+    let tells = message == message::DELETE_CHAIN || (message == message::NEW_CHAIN && is_hooked(body));
     if subsystem != SUBSYSTEM || !tells {
         return None;
     }
@@ -81,9 +86,20 @@ pub(super) fn told_chain(notification: &Message<'_>) -> Option<(u8, ChainKey)> {
     Some((message, key))
 }
 
-fn is_forward(chain: &[u8]) -> bool {
-    attribute(chain, attr::CHAIN_HOOK).and_then(|hook| attribute(hook, attr::HOOK_NUMBER)).and_then(number)
-        == Some(hook::FORWARD)
+/// The chain of somebody else's whose rules a notification says to have changed.
+pub(super) fn told_rule(notification: &Message<'_>) -> Option<ChainKey> {
+    let [message, subsystem] = notification.kind.to_le_bytes();
+    if subsystem != SUBSYSTEM || !matches!(message, message::NEW_RULE | message::DELETE_RULE) {
+        return None;
+    }
+    let body = notification.body.get(HEADER..)?;
+    let family = *notification.body.first()?;
+    Some((family, text(attribute(body, attr::TABLE)?), text(attribute(body, attr::RULE_CHAIN)?)))
+}
+
+fn is_hooked(chain: &[u8]) -> bool {
+    let hook = attribute(chain, attr::CHAIN_HOOK).and_then(|hook| attribute(hook, attr::HOOK_NUMBER));
+    hook.and_then(number).is_some_and(matters)
 }
 
 pub(super) fn table(found: u16, body: &[u8]) -> Option<FoundTable> {
@@ -122,6 +138,65 @@ pub(super) fn set(found: u16, body: &[u8]) -> Option<FoundSet> {
         _ => SetKey::Other,
     };
     Some(FoundSet { name: text(attribute(body, attr::SET_NAME)?), key })
+}
+
+/// A set of somebody else's whose elements say all of it: no map, no time-outs, no ranges of several fields.
+pub(super) fn plain_set(found: u16, body: &[u8]) -> Option<PlainSet> {
+    /// `NFT_SET_ANONYMOUS`, `NFT_SET_CONSTANT`, `NFT_SET_INTERVAL`.
+    const PLAIN: u32 = 1 | 2 | INTERVAL;
+    const INTERVAL: u32 = 4;
+    let (_, body) = split(found, message::NEW_SET, body)?;
+    let flags = attribute(body, attr::SET_FLAGS).and_then(number).unwrap_or(0);
+    let name = text(attribute(body, attr::SET_NAME)?);
+    (flags & !PLAIN == 0).then_some(PlainSet { name, intervals: flags & INTERVAL != 0 })
+}
+
+/// See [`plain_set`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PlainSet {
+    pub(super) name: String,
+    /// Its elements are begins and ends of ranges.
+    pub(super) intervals: bool,
+}
+
+/// The elements in a message, as bytes; whether each is the first that is out of a range.
+pub(super) fn keys(found: u16, body: &[u8]) -> Vec<(Vec<u8>, bool)> {
+    /// `NFT_SET_ELEM_INTERVAL_END`
+    const END: u32 = 1;
+    let Some((_, body)) = split(found, message::NEW_ELEMENTS, body) else { return Vec::new() };
+    let list = attribute(body, attr::ELEMENTS).unwrap_or_default();
+    let key = |element: &[u8]| {
+        let flags = attribute(element, attr::ELEMENT_FLAGS).and_then(number).unwrap_or(0);
+        let key = attribute(attribute(element, attr::ELEMENT_KEY)?, attr::DATA_VALUE)?;
+        Some((key.to_vec(), flags & END != 0))
+    };
+    attributes(list)
+        .filter(|(kind, _)| *kind == attr::LIST_ELEMENT)
+        .filter_map(|(_, element)| key(element))
+        .collect()
+}
+
+/// Elements as ranges with their ends.
+pub(super) fn ranges(mut keys: Vec<(Vec<u8>, bool)>, intervals: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+    if !intervals {
+        return keys.into_iter().map(|(key, _)| (key.clone(), key)).collect();
+    }
+    // An end at the begin of the next comes first.
+    keys.sort_by(|(one, one_ends), (other, other_ends)| (one, !one_ends).cmp(&(other, !other_ends)));
+    let mut ranges = Vec::new();
+    let mut open: Option<Vec<u8>> = None;
+    for (key, ends) in keys {
+        match (open.take(), ends) {
+            (Some(from), true) => ranges.extend(next(key, false).map(|to| (from, to))),
+            (None, true) => {}
+            (_, false) => open = Some(key),
+        }
+    }
+    ranges.extend(open.map(|from| {
+        let to = vec![0xff; from.len()];
+        (from, to)
+    }));
+    ranges
 }
 
 /// The addresses in a message of elements.
@@ -194,6 +269,7 @@ fn known(name: &str, data: &[u8]) -> Option<Expression> {
         "meta" => {
             through_first(1)?;
             let key = match field(2)? {
+                4 => MetaKey::InputIndex,
                 6 => MetaKey::InputName,
                 7 => MetaKey::OutputName,
                 15 => MetaKey::NetworkProtocol,
@@ -220,12 +296,29 @@ fn known(name: &str, data: &[u8]) -> Option<Expression> {
         }
         "cmp" => {
             through_first(1)?;
+            let value = value(attribute(data, 3)?)?.to_vec();
             let equal = match field(2)? {
                 0 => true,
                 1 => false,
-                _ => return None,
+                order => return ordered(order, value),
             };
-            Some(Expression::Compare { equal, value: value(attribute(data, 3)?)?.to_vec() })
+            Some(Expression::Compare { equal, value })
+        }
+        "range" => {
+            through_first(1)?;
+            let end = |kind| Some(value(attribute(data, kind)?)?.to_vec());
+            Some(Expression::Range { equal: field(2)? == 0, from: end(3)?, to: end(4)? })
+        }
+        // `NFT_CT_STATE`
+        "ct" => {
+            through_first(1)?;
+            (field(2)? == 0).then_some(Expression::ConnectionState)
+        }
+        "log" => Some(Expression::Note),
+        "match" => {
+            let revision = field(2).unwrap_or(0);
+            Extension::read(&text(attribute(data, 1)?), revision, attribute(data, 3)?)
+                .map(Expression::Extension)
         }
         "lookup" => {
             through_first(2)?;
@@ -241,13 +334,43 @@ fn known(name: &str, data: &[u8]) -> Option<Expression> {
         },
         "reject" => Some(Expression::Reject),
         // The targets of iptables, as iptables-nft writes them.
-        "target" => (text(attribute(data, 1)?) == "REJECT").then_some(Expression::Reject),
+        "target" => match text(attribute(data, 1)?).as_str() {
+            "REJECT" => Some(Expression::Reject),
+            "LOG" | "NFLOG" | "ULOG" | "MARK" | "CONNMARK" | "TRACE" | "AUDIT" | "SECMARK"
+            | "CONNSECMARK" => Some(Expression::Note),
+            _ => None,
+        },
         "immediate" => {
             (field(1) == Some(VERDICT_REGISTER)).then_some(())?;
             verdict(attribute(attribute(data, 2)?, attr::DATA_VERDICT)?).map(Expression::Verdict)
         }
         _ => None,
     }
+}
+
+/// A comparison by order (`NFT_CMP_LT` and so on) as a range, of numbers in network byte order.
+fn ordered(order: u32, value: Vec<u8>) -> Option<Expression> {
+    let (least, most) = (vec![0; value.len()], vec![0xff; value.len()]);
+    let (from, to) = match order {
+        2 => (least, next(value, false)?),
+        3 => (least, value),
+        4 => (next(value, true)?, most),
+        5 => (value, most),
+        _ => return None,
+    };
+    Some(Expression::Range { equal: true, from, to })
+}
+
+/// The number after this one, or the one before; nothing at the end.
+pub(super) fn next(mut value: Vec<u8>, up: bool) -> Option<Vec<u8>> {
+    for byte in value.iter_mut().rev() {
+        let (sum, over) = if up { byte.overflowing_add(1) } else { byte.overflowing_sub(1) };
+        *byte = sum;
+        if !over {
+            return Some(value);
+        }
+    }
+    None
 }
 
 fn verdict(body: &[u8]) -> Option<Verdict> {

@@ -204,8 +204,13 @@ fn step(expression: &Expression) -> (String, Vec<u8>) {
             });
             "immediate"
         }
-        // Only ever observed: the kernel refuses it.
+        // Only ever observed: the kernel refuses them in this form.
         Expression::Other(name) => return (name.clone(), data),
+        Expression::ConnectionState => "ct",
+        Expression::Range { .. } => "range",
+        Expression::Among { .. } => "lookup",
+        Expression::Note => "log",
+        Expression::Extension(_) => "match",
     };
     (name.to_owned(), data)
 }
@@ -220,6 +225,7 @@ pub(super) const FULLY_RANDOM: u32 = 1 << 4;
 /// `NFT_META_*`.
 fn meta_number(key: MetaKey) -> u32 {
     match key {
+        MetaKey::InputIndex => 4,
         MetaKey::InputName => 6,
         MetaKey::OutputName => 7,
         MetaKey::NetworkProtocol => 15,

@@ -1,26 +1,29 @@
 //! A look at nftables, and the handle that changes it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 
 use crate::diff::SetChange;
 use crate::firewall::{
-    Chain, Count, Expression, ForwardChain, GUARDED, MASQUERADED, Netfilter, Set, SetKey, Table, Verdict,
-    hook,
+    Chain, Count, Expression, ForeignChain, GUARDED, IP_GUARDED, MASQUERADED, Netfilter, Rule, Set, SetKey,
+    Table, Verdict, hook,
 };
 use crate::netlink::channel::Channel;
 use crate::netlink::request::Request;
 use crate::reconcile::ApplyError;
 
-use super::decode::{self, FoundChain, FoundRule, family_name};
+use super::decode::{self, FoundChain, FoundRule, PlainSet, family_name};
 use super::{INET, SUBSYSTEM, encode, kind, message, write};
 
 /// How often a look that a change has crossed is begun again.
 const ATTEMPTS: usize = 10;
-/// Chains of others that are followed from the hook `forward`, and rules of each: enough for any firewall, and an end
+/// Chains of others that are followed from a hook, and rules of each: enough for any firewall, and an end
 /// for a machine with a hundred thousand of them.
 const MOST_CHAINS: usize = 256;
 const MOST_RULES: usize = 1024;
+/// Elements of a set of others that are looked at.
+const MOST_ELEMENTS: usize = 4096;
 
 /// nftables of one network namespace.
 #[derive(Debug)]
@@ -38,7 +41,8 @@ struct Seen {
     ours: Option<Table>,
     foreign_table: bool,
     counts: BTreeMap<String, Count>,
-    forward: Vec<ForwardChain>,
+    forward: Vec<ForeignChain>,
+    input: Vec<ForeignChain>,
 }
 
 impl Nft {
@@ -83,12 +87,15 @@ impl Nft {
             }
             self.last = Some((before, seen.clone()));
             let counted = |comment: &str| seen.counts.get(comment).copied().unwrap_or_default();
+            let mut guarded = counted(GUARDED);
+            guarded.add(counted(IP_GUARDED));
             let netfilter = Netfilter {
                 unavailable: None,
                 foreign_table: seen.foreign_table,
                 masqueraded: counted(MASQUERADED),
-                guarded: counted(GUARDED),
+                guarded,
                 forward: seen.forward,
+                input: seen.input,
             };
             return Ok((seen.ours, netfilter));
         }
@@ -176,7 +183,8 @@ impl Look<'_> {
                 seen.ours = Some(Table { sets: self.sets()?, chains: self.own_chains(&chains, rules) });
             }
         }
-        seen.forward = self.forward(&chains)?;
+        seen.forward = self.hooked(&chains, hook::FORWARD)?;
+        seen.input = self.hooked(&chains, hook::INPUT)?;
         Ok(seen)
     }
 
@@ -239,26 +247,25 @@ impl Look<'_> {
         Ok(sets)
     }
 
-    /// Chains of others at the hook `forward`, and those that they lead to.
-    fn forward(&mut self, chains: &[FoundChain]) -> io::Result<Vec<ForwardChain>> {
+    /// Chains of others at a hook, and those that they lead to.
+    fn hooked(&mut self, chains: &[FoundChain], at: u32) -> io::Result<Vec<ForeignChain>> {
         let own = |chain: &FoundChain| chain.family == INET && chain.table == self.name;
         let hooked = |chain: &&FoundChain| {
             family_name(chain.family).is_some()
                 && !own(chain)
-                && chain
-                    .base
-                    .as_ref()
-                    .is_some_and(|base| base.base.hook == hook::FORWARD && base.base.kind == "filter")
+                && chain.base.as_ref().is_some_and(|base| base.base.hook == at && base.base.kind == "filter")
         };
         let mut queue: VecDeque<&FoundChain> = chains.iter().filter(hooked).collect();
         let mut known: BTreeSet<(u8, String, String)> =
             queue.iter().map(|chain| (chain.family, chain.table.clone(), chain.name.clone())).collect();
         let mut found = Vec::new();
+        let mut sets = BTreeMap::new();
         while let Some(chain) = queue.pop_front() {
             let Some(family) = family_name(chain.family) else { continue };
             let body = encode::in_chain(chain.family, &chain.table, &chain.name);
             let mut rules: Vec<_> = self.rules_of(&body)?.into_iter().map(|found| found.rule).collect();
             rules.truncate(MOST_RULES);
+            self.fill_lookups(chain, &mut rules, &mut sets)?;
             for target in rules.iter().flat_map(|rule| &rule.expressions).filter_map(target) {
                 let key = (chain.family, chain.table.clone(), target.clone());
                 if known.len() < MOST_CHAINS && known.insert(key) {
@@ -267,7 +274,7 @@ impl Look<'_> {
                     }));
                 }
             }
-            found.push(ForwardChain {
+            found.push(ForeignChain {
                 family: family.to_owned(),
                 table: chain.table.clone(),
                 name: chain.name.clone(),
@@ -276,6 +283,41 @@ impl Look<'_> {
             });
         }
         Ok(found)
+    }
+
+    /// Puts the elements of sets in place of their names, where they are few and plain.
+    fn fill_lookups(
+        &mut self,
+        chain: &FoundChain,
+        rules: &mut [Rule],
+        sets: &mut BTreeMap<(u8, String), BTreeMap<String, PlainSet>>,
+    ) -> io::Result<()> {
+        let (family, table) = (chain.family, chain.table.as_str());
+        for expression in rules.iter_mut().flat_map(|rule| &mut rule.expressions) {
+            let Expression::Lookup { set, absent } = expression else { continue };
+            let in_table = match sets.entry((family, table.to_owned())) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let mut found = BTreeMap::new();
+                    let body = encode::in_table(family, table);
+                    self.channel.dump(kind(message::GET_SET), &body, |kind, body| {
+                        found.extend(decode::plain_set(kind, body).map(|set| (set.name.clone(), set)));
+                    })?;
+                    unknown.insert(found)
+                }
+            };
+            let Some(plain) = in_table.get(set.as_str()) else { continue };
+            let mut keys = Vec::new();
+            let body = encode::in_set(family, table, set);
+            self.channel.dump(kind(message::GET_ELEMENTS), &body, |kind, body| {
+                keys.extend(decode::keys(kind, body));
+            })?;
+            if keys.len() <= MOST_ELEMENTS {
+                let ranges = decode::ranges(keys, plain.intervals);
+                *expression = Expression::Among { ranges, absent: *absent };
+            }
+        }
+        Ok(())
     }
 }
 

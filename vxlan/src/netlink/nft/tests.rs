@@ -3,10 +3,10 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::firewall::{Expression, Firewall, Guard, Masquerade, Rule, SetKey, Verdict};
+use crate::firewall::{Expression, Firewall, Guard, IpGuard, Masquerade, Rule, SetKey, Verdict};
 use crate::netlink::channel::Message;
 use crate::netlink::request::Request;
-use crate::state::Vni;
+use crate::state::{IpTunnel, Vni};
 
 fn table() -> crate::firewall::Table {
     let firewall = Firewall {
@@ -14,6 +14,11 @@ fn table() -> crate::firewall::Table {
         nodes: ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().unwrap()).into(),
         masquerade: Some(Masquerade { exclude: vec!["198.51.100.0/24".parse().unwrap()] }),
         guard: Some(Guard { vni: Vni(4096), port: 4789 }),
+        ip_guard: Some(IpGuard {
+            local: "192.0.2.1".parse().unwrap(),
+            kinds: [(IpTunnel::Ipip, ["192.0.2.9".parse().unwrap()].into()), (IpTunnel::Sit, [].into())]
+                .into(),
+        }),
     };
     firewall.table().unwrap()
 }
@@ -60,7 +65,7 @@ fn every_verdict_and_what_only_others_write() {
     let steps = [
         Expression::Reject,
         Expression::Masquerade { fully_random: false },
-        Expression::Other("ct".to_owned()),
+        Expression::Other("nonsense".to_owned()),
     ];
     for expression in verdicts.map(Expression::Verdict).into_iter().chain(steps) {
         let rule = Rule::new(vec![expression]);
@@ -77,6 +82,10 @@ fn notification(request: &Request) -> Message<'_> {
 fn what_concerns_us() {
     let table = table();
     let rule = &table.chains["guard"].rules[0];
+    let mut output = table.chains["guard"].clone();
+    if let Some(base) = &mut output.base {
+        base.base.hook = 3;
+    }
     let mut forward = table.chains["guard"].clone();
     if let Some(base) = &mut forward.base {
         base.base.hook = crate::firewall::hook::FORWARD;
@@ -86,7 +95,8 @@ fn what_concerns_us() {
         ("our table", encode::delete_table("pairway"), true),
         ("our elements", encode::delete_elements("pairway", "nodes4", &[]), true),
         ("another's rule", encode::new_rule("filter", "guard", rule), false),
-        ("another's input chain", encode::new_chain("filter", "input", &table.chains["guard"]), false),
+        ("another's output chain", encode::new_chain("filter", "output", &output), false),
+        ("another's input chain", encode::new_chain("filter", "input", &table.chains["guard"]), true),
         ("another's forward chain", encode::new_chain("filter", "forward", &forward), true),
         ("a generation", encode::generation(), false),
     ];
@@ -99,7 +109,13 @@ fn what_concerns_us() {
     assert_eq!(told(&told_of), Some((message::NEW_CHAIN, key.clone())));
     told_of.kind = kind(message::DELETE_CHAIN);
     assert_eq!(told(&told_of), Some((message::DELETE_CHAIN, key)));
-    assert_eq!(told(&encode::new_chain("filter", "input", &table.chains["guard"])), None);
+    assert_eq!(told(&encode::new_chain("filter", "output", &output)), None);
+    let of_rule = encode::new_rule("filter", "forward", rule);
+    assert_eq!(
+        decode::told_rule(&notification(&of_rule)),
+        Some((INET, "filter".to_owned(), "forward".to_owned()))
+    );
+    assert_eq!(decode::told_rule(&notification(&told_of)), None);
 }
 
 #[test]
@@ -110,9 +126,25 @@ fn a_large_set_goes_in_several_messages_of_one_transaction() {
     let requests = write::replace("pairway", "ours", &table);
     let of_elements: Vec<_> =
         requests.iter().filter(|request| request.kind == kind(message::NEW_ELEMENTS)).collect();
-    assert_eq!(of_elements.len(), 3 + 1);
+    assert_eq!(of_elements.len(), 3 + 1 + 1);
     assert!(requests.iter().all(|request| request.body.len() < usize::from(u16::MAX)));
     assert_eq!(table.sets["nodes4"].key, SetKey::Ipv4);
+}
+
+#[test]
+fn elements_become_ranges() {
+    let keys =
+        |list: &[(u8, bool)]| list.iter().map(|(byte, ends)| (vec![1, *byte], *ends)).collect::<Vec<_>>();
+    let range = |from: u8, to: u8| (vec![1, from], vec![1, to]);
+    assert_eq!(decode::ranges(keys(&[(7, false), (3, false)]), false), [range(7, 7), range(3, 3)]);
+    // As the kernel shows them: the end of what lies before the first, neighbours, and one without an end.
+    let shown = [(0, true), (20, false), (5, false), (9, true), (9, false), (12, true)];
+    let mut expected = vec![range(5, 8), range(9, 11)];
+    expected.push((vec![1, 20], vec![0xff, 0xff]));
+    assert_eq!(decode::ranges(keys(&shown), true), expected);
+    assert_eq!(decode::next(vec![1, 0xff], true), Some(vec![2, 0]));
+    assert_eq!(decode::next(vec![1, 0], false), Some(vec![0, 0xff]));
+    assert_eq!((decode::next(vec![0xff], true), decode::next(vec![0], false)), (None, None));
 }
 
 proptest! {
@@ -131,6 +163,9 @@ proptest! {
         let message = Message { kind, flags: 0, sequence: 0, port: 0, body: &bytes };
         let _ = decode::concerns(&message, "pairway");
         let _ = decode::told_chain(&message);
+        let _ = decode::told_rule(&message);
+        let _ = decode::plain_set(kind, &bytes);
+        let _ = decode::keys(kind, &bytes);
     }
 
     /// A rule with bytes changed is another rule, or the same: never a panic.

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, TokioSocket};
 
-use crate::firewall::hook;
 use crate::netlink::channel::{Channel, Message, messages, set_receive_buffer};
 
 use super::decode::{self, ChainKey};
@@ -19,14 +18,16 @@ const GROUP: u32 = 7;
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
-/// A subscription that says when our table, or a chain at the hook `forward`, was changed by somebody else.
+/// A subscription that says when our table, or a chain at a hook that matters to us, was changed by somebody else, or a
+/// rule of such a chain. What changes further down, in the chains that these lead to, is found by the next look: there
+/// others write thousands of rules.
 pub(in crate::netlink) struct Watch {
     socket: TokioSocket,
     buffer: Vec<u8>,
     table: String,
     writer: u32,
-    /// Chains at the hook `forward`: by their names alone it is known whose end concerns us.
-    forward: BTreeSet<ChainKey>,
+    /// Chains of others at hooks that matter: by their names alone it is known whose end concerns us.
+    hooked: BTreeSet<ChainKey>,
 }
 
 impl Watch {
@@ -41,7 +42,7 @@ impl Watch {
             buffer: Vec::with_capacity(READ_BYTES),
             table: table.to_owned(),
             writer,
-            forward: forward_chains()?,
+            hooked: hooked_chains()?,
         })
     }
 
@@ -55,13 +56,13 @@ impl Watch {
                 Poll::Ready(Ok(from)) if from.port_number() != 0 => {}
                 Poll::Ready(Ok(_)) => {
                     for message in messages(&self.buffer).filter(|message| message.port != self.writer) {
-                        concerned |= judge(&mut self.forward, &self.table, &message);
+                        concerned |= judge(&mut self.hooked, &self.table, &message);
                     }
                 }
                 // The buffer ran over: what got lost is unknown.
                 Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     concerned = true;
-                    self.forward = forward_chains()?;
+                    self.hooked = hooked_chains()?;
                 }
                 Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Err(error),
@@ -70,20 +71,20 @@ impl Watch {
     }
 }
 
-fn judge(forward: &mut BTreeSet<ChainKey>, table: &str, notification: &Message<'_>) -> bool {
-    let forward_changed = match decode::told_chain(notification) {
+fn judge(hooked: &mut BTreeSet<ChainKey>, table: &str, notification: &Message<'_>) -> bool {
+    let changed = match decode::told_chain(notification) {
         Some((message::NEW_CHAIN, chain)) => {
-            forward.insert(chain);
+            hooked.insert(chain);
             true
         }
-        Some((_, chain)) => forward.remove(&chain),
-        None => false,
+        Some((_, chain)) => hooked.remove(&chain),
+        None => decode::told_rule(notification).is_some_and(|chain| hooked.contains(&chain)),
     };
-    forward_changed || decode::concerns(notification, table)
+    changed || decode::concerns(notification, table)
 }
 
-/// The chains at the hook `forward`, as they are now; none in a kernel without nf_tables.
-fn forward_chains() -> io::Result<BTreeSet<ChainKey>> {
+/// The chains at hooks that matter, as they are now; none in a kernel without nf_tables.
+fn hooked_chains() -> io::Result<BTreeSet<ChainKey>> {
     let mut channel = Channel::open_netfilter()?;
     let chains = match look::chains(&mut channel) {
         Ok(chains) => chains,
@@ -92,6 +93,6 @@ fn forward_chains() -> io::Result<BTreeSet<ChainKey>> {
     };
     let hooked = chains
         .into_iter()
-        .filter(|chain| chain.base.as_ref().is_some_and(|base| base.base.hook == hook::FORWARD));
+        .filter(|chain| chain.base.as_ref().is_some_and(|base| decode::matters(base.base.hook)));
     Ok(hooked.map(|chain| (chain.family, chain.table, chain.name)).collect())
 }
