@@ -24,7 +24,7 @@ pub struct ConfigFile {
 /// The node's name can't be found out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{value:?}, from {origin}, is not a node name (lower-case letters, digits, `-` and `.`): set node.name or NODE_NAME"
+    "{value:?}, from {origin}, is not a node name (lower-case letters, digits, `-` and `.`, at most 250): set node.name or NODE_NAME"
 )]
 pub struct NodeNameError {
     /// What was found.
@@ -123,7 +123,7 @@ impl ConfigFile {
             (None, Some(name)) if !name.is_empty() => (name.to_owned(), "NODE_NAME"),
             (None, _) => (host_name.to_ascii_lowercase(), "the host name"),
         };
-        if name::is_subdomain(&value) { Ok(value) } else { Err(NodeNameError { value, origin }) }
+        if name::is_node(&value) { Ok(value) } else { Err(NodeNameError { value, origin }) }
     }
 
     /// The configuration of the node of that name: the first override that matches it laid over the file.

@@ -193,13 +193,18 @@ fn is_label_word(text: &str) -> bool {
 }
 
 fn node_name(text: &str) -> Result<(), Malformed> {
-    if name::is_subdomain(text) {
+    if name::is_node(text) {
         return Ok(());
+    }
+    if name::is_subdomain(text) {
+        let most = name::NODE_NAME_BYTES;
+        let what = format!("the node name has {} characters", text.len());
+        return malformed(what, format!("at most {most}: the store names a file after it"));
     }
     let lower = text.to_ascii_lowercase();
     malformed(
         format!("`{text}` is not a node name"),
-        if name::is_subdomain(&lower) {
+        if name::is_node(&lower) {
             format!("write `{lower}`")
         } else {
             "use `auto`, or lower-case letters, digits, `-` and `.`, a letter or digit at both ends of each part".into()
