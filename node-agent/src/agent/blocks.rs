@@ -42,7 +42,13 @@ pub(super) enum Request {
     /// One more block per family, or one from this pool.
     Claim { pool: Option<IpNet>, answer: oneshot::Sender<Result<Vec<String>, CommandError>> },
     /// Give this block back.
-    Release { block: Block, force: bool, answer: oneshot::Sender<Result<Released, CommandError>> },
+    Release {
+        block: Block,
+        force: bool,
+        /// What of others still has its addresses.
+        in_use: Vec<String>,
+        answer: oneshot::Sender<Result<Released, CommandError>>,
+    },
 }
 
 impl Request {
@@ -109,11 +115,11 @@ impl Keeper {
                         // Nobody waits any more if the client has gone.
                         drop(answer.send(texts));
                     }
-                    Some(Request::Release { block, force, answer }) => {
+                    Some(Request::Release { block, force, in_use, answer }) => {
                         let now = Timestamp::now();
                         let order = Release { block, force };
                         let result = claims.release(store, &config, record, snapshot, order, now).await;
-                        release = Some((result, answer));
+                        release = Some((result.map(|released| Released { in_use, ..released }), answer));
                     }
                     None => (),
                 }

@@ -37,32 +37,32 @@ impl Agent {
         Ok(())
     }
 
-    /// Hands the order to the keeper of the blocks, unless the kernel shows that the block's addresses are in use.
+    /// Hands the order to the keeper of the blocks, unless the kernel shows that the block's addresses are in use; by force
+    /// also then, and the answer says so.
     async fn release_block(
         &mut self,
         block: Block,
         force: bool,
         answer: oneshot::Sender<Result<Released, CommandError>>,
     ) -> Result<(), Gone> {
-        let request = blocks::Request::Release { block, force, answer };
-        if !force {
-            match self.dataplane.observe(vec![block.net()]).await? {
-                Ok(observed) => {
-                    let users = in_use::users(&observed, block);
-                    if !users.is_empty() {
-                        request.refuse(in_use::refusal(block, &users));
-                        return Ok(());
-                    }
-                }
-                Err(problem) => {
-                    request.refuse(error(
-                        "kernel",
-                        format!("whether {block} is in use can't be seen: {}", chain(&problem)),
-                        "try again; --force gives it back without a look",
-                    ));
-                    return Ok(());
-                }
-            }
+        let users = match self.dataplane.observe(vec![block.net()]).await? {
+            Ok(observed) => Ok(in_use::users(&observed, block)),
+            Err(problem) => Err(error(
+                "kernel",
+                format!("whether {block} is in use can't be seen: {}", chain(&problem)),
+                "try again; --force gives it back without a look",
+            )),
+        };
+        let refused = match &users {
+            Err(problem) => Some(problem.clone()),
+            Ok(users) if users.is_empty() => None,
+            Ok(users) => Some(in_use::refusal(block, users)),
+        };
+        let in_use = users.unwrap_or_default();
+        let request = blocks::Request::Release { block, force, in_use, answer };
+        if let Some(refused) = refused.filter(|_| !force) {
+            request.refuse(refused);
+            return Ok(());
         }
         if let Err(full) = self.block_requests.try_send(request) {
             full.into_inner().refuse(busy());

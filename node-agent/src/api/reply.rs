@@ -109,6 +109,9 @@ pub struct Released {
     pub tunnel_address: Option<TunnelChange>,
     /// Other nodes leave the block alone for so long, unless nothing else is free.
     pub reuse_after_seconds: u64,
+    /// What of others on this node still has addresses of the block: pods that can't be reached from other nodes any more.
+    #[serde(default)]
+    pub in_use: Vec<String>,
 }
 
 /// A tunnel address that changes with a block.
@@ -131,6 +134,7 @@ impl From<claims::Released> for Released {
                 .tunnel_address
                 .map(|(from, to)| TunnelChange { from: from.to_string(), to: to.map(|to| to.to_string()) }),
             reuse_after_seconds: released.reuse_after.as_secs(),
+            in_use: released.in_use,
         }
     }
 }

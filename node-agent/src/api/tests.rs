@@ -98,6 +98,7 @@ async fn commands_reach_the_agent_and_their_answers_come_back() {
             claimed: vec![Block::new("10.244.3.0/24".parse().unwrap())],
             tunnel_address: Some((block.network(), Some("10.244.3.0".parse().unwrap()))),
             reuse_after: Duration::from_secs(600),
+            in_use: vec!["address 10.244.1.1/24 of cni0".to_owned()],
         };
         answer.send(Ok(released)).unwrap();
         // Not before both are shown.
@@ -123,6 +124,7 @@ async fn commands_reach_the_agent_and_their_answers_come_back() {
         let released = json!({
             "block": "10.244.1.0/24", "lostTo": null, "claimed": ["10.244.3.0/24"],
             "tunnelAddress": {"from": "10.244.1.0", "to": "10.244.3.0"}, "reuseAfterSeconds": 600,
+            "inUse": ["address 10.244.1.1/24 of cni0"],
         });
         assert_eq!(
             post(service, "/v1/blocks/release", r#"{"block": "10.244.1.0/24", "force": true}"#).await,

@@ -40,6 +40,8 @@ pub struct Released {
     pub tunnel_address: Option<(IpAddr, Option<IpAddr>)>,
     /// Other nodes leave it alone for so long, unless nothing else is free.
     pub reuse_after: Duration,
+    /// What of others on this node still has its addresses, if it was given back all the same.
+    pub in_use: Vec<String>,
 }
 
 impl Released {
@@ -77,6 +79,7 @@ impl ClaimKeeper {
             claimed: Vec::new(),
             tunnel_address: None,
             reuse_after: config.blocks.reuse_after,
+            in_use: Vec::new(),
         };
         if let Some(lost) = self.state.lost.remove(&block) {
             tracing::info!(%block, holder = %lost.holder, "forgotten: it was lost to another node");

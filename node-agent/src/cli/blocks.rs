@@ -89,6 +89,16 @@ fn released_text(released: &Released) -> String {
             .map_or_else(|| "there is none any more".to_owned(), |to| format!("it is {} now", printable(to)));
         text.push_str(&format!("the tunnel address {} has gone with it: {to}\n", printable(from)));
     }
+    if !released.in_use.is_empty() {
+        const NAMED: usize = 3;
+        let users: Vec<String> = released.in_use.iter().take(NAMED).map(|user| printable(user)).collect();
+        let more = released.in_use.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        text.push_str(&format!(
+            "warning: its addresses are still in use here ({}{more}), and can't be reached from other nodes\n",
+            users.join(", ")
+        ));
+    }
     text
 }
 
@@ -125,6 +135,7 @@ mod tests {
             claimed: Vec::new(),
             tunnel_address: None,
             reuse_after_seconds: 600,
+            in_use: Vec::new(),
         };
         let exchanged = Released {
             claimed: vec!["10.244.3.0/24".to_owned()],
@@ -139,8 +150,10 @@ mod tests {
             ..released.clone()
         };
         let forgotten = Released { lost_to: Some("n2".to_owned()), ..released.clone() };
-        let all =
-            [released, exchanged, last, forgotten].map(|released| released_text(&released)).join("--\n");
+        let used = Released { in_use: vec!["address 10.244.9.1/24 of cni0".to_owned()], ..released.clone() };
+        let all = [released, exchanged, last, forgotten, used]
+            .map(|released| released_text(&released))
+            .join("--\n");
         expect![[r#"
             released 10.244.9.0/24; other nodes leave it alone for 10m0s if they can
             --
@@ -152,6 +165,9 @@ mod tests {
             the tunnel address 10.244.9.0 has gone with it: there is none any more
             --
             forgot 10.244.9.0/24, which n2 holds
+            --
+            released 10.244.9.0/24; other nodes leave it alone for 10m0s if they can
+            warning: its addresses are still in use here (address 10.244.9.1/24 of cni0), and can't be reached from other nodes
         "#]]
         .assert_eq(&all);
     }

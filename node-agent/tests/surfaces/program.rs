@@ -156,6 +156,7 @@ async fn answer(
                     claimed: vec![Block::new("10.244.3.0/24".parse().expect("a CIDR"))],
                     tunnel_address: Some((block.network(), Some("10.244.3.0".parse().expect("an address")))),
                     reuse_after: Duration::from_secs(600),
+                    in_use: Vec::new(),
                 };
                 let _ = answer.send(Ok(released));
                 continue;

@@ -19,7 +19,7 @@ use super::table::{
 /// How many chains deep a packet is followed (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: usize = 16;
 /// Rules that are looked at for one base chain and one kind of packet; what is not decided then is not claimed.
-const MOST_STEPS: usize = 100_000;
+const MOST_STEPS: usize = 20_000;
 /// `IFNAMSIZ`: how names of devices stand in a register.
 const NAME_BYTES: usize = 16;
 

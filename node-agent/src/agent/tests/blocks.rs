@@ -58,8 +58,15 @@ async fn a_block_is_given_back_when_nothing_uses_it() {
     assert!(refused.message.contains("cni0"), "{}", refused.message);
     n1.kernel.remove_interface("cni0");
     n1.kernel.remove_foreign_route(bridge_route(second).key);
+    // A route to a single pod is one, too.
+    let pod = ipnet::IpNet::new(second.net().hosts().next().unwrap(), 32).unwrap();
+    let to_pod = bridge_route(Block::new(pod));
+    n1.kernel.add_foreign_route(to_pod.clone());
+    assert_eq!(release(n1, second, false).await.unwrap_err().code, "in-use");
+    n1.kernel.remove_foreign_route(to_pod.key);
 
     let released = release(n1, second, false).await.unwrap();
+    assert_eq!(released.in_use, [""; 0]);
     assert_eq!((released.claimed, released.tunnel_address), (vec![], None));
     n1.until("one block", |published| published.status.blocks == [first.to_string()]).await;
     for other in [n2, n3] {
@@ -79,7 +86,12 @@ async fn the_last_block_is_exchanged_by_force_and_the_tunnel_address_with_it() {
     // What looks at the kernel can't: then only force helps.
     n1.kernel.fail_observe(1);
     assert_eq!(release(n1, first, false).await.unwrap_err().code, "kernel");
+    // By force also what is in use goes, and the answer says so.
+    n1.kernel.add_foreign_route(bridge_route(first));
+    assert_eq!(release(n1, first, false).await.unwrap_err().code, "in-use");
     let released = release(n1, first, true).await.unwrap();
+    assert!(released.in_use.len() == 1 && released.in_use[0].contains(&first.to_string()), "{released:?}");
+    n1.kernel.remove_foreign_route(bridge_route(first).key);
     let second = released.claimed[0];
     assert_eq!(released.tunnel_address, Some((first.network(), Some(second.network()))));
     n1.until("the other block", |published| published.status.blocks == [second.to_string()]).await;

@@ -100,6 +100,7 @@ async fn a_block_that_is_not_needed_goes_and_stays_away() {
         claimed: Vec::new(),
         tunnel_address: None,
         reuse_after: Duration::from_secs(600),
+        in_use: Vec::new(),
     };
     assert_eq!(released, expected);
     let contents = store.contents();
