@@ -115,6 +115,13 @@ fn run(cluster: &Cluster, pods: &[Pod], meanwhile: impl FnOnce()) -> Run {
     Run { tcp, udp, retransmitted: retransmitted(cluster, &pods[0]) - before }
 }
 
+/// Nothing gets through to the second node's pods for a moment: the control that a loss is seen.
+fn cut(cluster: &Cluster, pod: &Pod) {
+    let cut = "nft add table inet cut; nft 'add chain inet cut forward { type filter hook forward priority 0; policy drop; }'; \
+        sleep 0.3; nft delete table inet cut";
+    cluster.node(&pod.node).sh(cut).unwrap();
+}
+
 fn set_mtu(cluster: &Cluster, pods: &[Pod], mtu: u32) {
     for pod in pods {
         cluster.run_in_pod(pod, &["ip", "link", "set", "eth0", "mtu", &mtu.to_string()]).unwrap();
@@ -136,6 +143,10 @@ fn a_switch_loses_no_packet_of_a_ping_at_1_khz() {
         assert!(result.sent > 500, "{result:?}");
         assert_eq!(result.lost, Vec::<u64>::new(), "of {}", result.sent);
     }
+    let control =
+        Ping::begin(&cluster, &pods[0], pods[1].address(false).unwrap(), Duration::from_millis(1)).unwrap();
+    cut(&cluster, &pods[1]);
+    assert!(!control.end().unwrap().lost.is_empty(), "a loss would have been seen");
 }
 
 #[test]
@@ -159,6 +170,8 @@ fn a_switch_under_load_loses_no_more_than_a_run_without_one() {
     assert!(all_arrived(&full), "{full:?}");
     assert!(full.tcp.iter().all(|tcp| tcp.longest_stall_ms < 3000), "{full:?}");
     assert!(full.lost() <= control.lost(), "datagrams fit: {full:?}, and without a switch {control:?}");
+    let seen = run(&cluster, &pods, || cut(&cluster, &pods[1]));
+    assert!(seen.udp.iter().all(|udp| udp.lost() > 0), "a loss would have been seen: {seen:?}");
     println!(
         "segments sent again: {} without a switch, {} with one, {} with one and full packets",
         control.retransmitted, switched.retransmitted, full.retransmitted

@@ -7,14 +7,28 @@ use nix::sys::signal::Signal;
 
 use crate::support::{SETTLE, kernel, pods, prove, settle, settled};
 
-/// A whole look by a new agent finds nothing to add, nothing to change and nothing that was left over.
+/// A whole look by a new agent finds nothing to add, nothing to change and nothing that was left over. What is planted
+/// while none runs is: it does look.
 fn nothing_is_stale(cluster: &mut Cluster, nodes: &[String], of: &[&str]) {
     for node in of {
         let before = kernel(cluster, node);
         cluster.stop(node, Signal::SIGTERM).unwrap();
+        let plant = "ip route add unreachable 10.244.250.0/24 proto 112 metric 1120";
+        cluster.node(node).sh(plant).unwrap();
+        let planted = kernel(cluster, node);
+        assert_eq!(planted.difference(&before).count(), 1, "{planted:#?}");
+        let monitor = Monitor::begin(cluster.lab(), node, "cni0").unwrap();
         cluster.start(node).unwrap();
         settle(cluster, nodes);
-        assert_eq!(kernel(cluster, node), before, "{node}");
+        eventually("what was planted to go", SETTLE, || {
+            let now = kernel(cluster, node);
+            if now == before { Ok(()) } else { Err(format!("{:#?}", now.symmetric_difference(&before))) }
+        })
+        .unwrap();
+        let events = monitor.end(cluster.lab(), "cni0").unwrap();
+        let events = about_us(&events);
+        assert!(events.iter().all(|event| event.contains("10.244.250.0/24")), "{node}: {events:#?}");
+        assert!(!events.is_empty(), "{node}: the end of what was planted was not heard");
     }
 }
 
