@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use bgp::Asn;
 use bgp::speaker::{LearnedRoute, MessageCounters, PeerStatus, Role, SessionState};
-use config::{BgpPeer, Blocks, PathUse, Paths, Pool};
+use config::{Blocks, PathUse, Paths, Pool};
 use expect_test::{Expect, expect};
 use jiff::Timestamp;
 use vxlan::{IpTunnel, RouteTarget, TunnelKind, TunnelLink, Vxlan};
 
 use super::*;
-use crate::node::{Claim, PoolRecord};
+use crate::node::Claim;
 use crate::path::Reason;
 use crate::underlay::LocalAddress;
 
+mod evidence;
 mod laws;
+mod outside;
 
 /// The configuration of a node with the pool 10.244.0.0/16 and defaults for the rest.
 pub(crate) fn config(name: &str) -> Config {
@@ -434,159 +436,6 @@ fn both_families_over_one_session() {
 }
 
 #[test]
-fn what_the_session_shows_decides() {
-    let own = "n1 192.0.2.1/24 10.244.1.0/24";
-    let peer = "n2 192.0.2.2/24 10.244.2.0/24 10.244.3.0/24";
-    let scene = || {
-        let mut scene = Scene::new(own, &[peer]);
-        scene.established("n2", &["10.244.2.0/24", "10.244.3.0/24"]);
-        assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
-        scene
-    };
-    let check = |change: &dyn Fn(&mut Scene), want: Reason| {
-        let mut scene = scene();
-        change(&mut scene);
-        let plan = scene.step();
-        assert_eq!(plan.pairs[0].decision.reason, want);
-        assert_eq!(
-            plan.dataplane.routes.len(),
-            4,
-            "a lost session costs no route: {:?}",
-            plan.dataplane.routes
-        );
-    };
-    check(&|scene| scene.session("n2").state = SessionState::Active, Reason::BgpDown);
-    check(
-        &|scene| {
-            scene.session("n2").state = SessionState::Active;
-            scene.session("n2").restarting = true;
-        },
-        Reason::BgpRestarting,
-    );
-    check(
-        &|scene| {
-            scene.session("n2").restarting = true;
-            scene.learned.routes.clear();
-        },
-        Reason::BgpDown,
-    );
-    check(&|scene| scene.learned.routes.clear(), Reason::BgpNoRoute);
-    // One of two blocks withdrawn: the peer does not want packets for it.
-    check(&|scene| drop(scene.learned.routes.remove(&"10.244.3.0/24".parse().unwrap())), Reason::BgpNoRoute);
-    check(&|scene| scene.session("n2").families.clear(), Reason::BgpNoRoute);
-    check(&|scene| scene.sessions.peers.clear(), Reason::BgpWaiting);
-}
-
-#[test]
-fn a_pair_stays_native_while_its_only_block_is_exchanged() {
-    let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
-    scene.established("n2", &["10.244.2.0/24"]);
-    scene.step();
-    // The store is first, with the claim and with its end.
-    scene.snapshot.claims.remove(&Block::new("10.244.2.0/24".parse().unwrap()));
-    scene.claim("10.244.9.0/24".parse().unwrap(), &name("n2"));
-    for _ in 0..2 {
-        assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
-    }
-    // Then BGP, here with the end of the old one.
-    scene.learned.routes.clear();
-    assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
-    scene.now = scene.memory[&(name("n2"), Family::Ipv4)].wake().unwrap();
-    assert_eq!(scene.plan().pairs[0].decision.reason, Reason::BgpNoRoute, "but not for ever");
-    scene.learn("n2", "10.244.9.0/24", "192.0.2.2");
-    assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
-}
-
-#[test]
-fn a_block_claimed_a_moment_ago_rides_along() {
-    let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
-    scene.established("n2", &["10.244.2.0/24"]);
-    scene.step();
-    scene.claim("10.244.9.0/24".parse().unwrap(), &name("n2"));
-    assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
-    let wake = scene.memory[&(name("n2"), Family::Ipv4)].wake().unwrap();
-    scene.now = wake - Duration::from_millis(1);
-    assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
-    // But not for ever: what is never announced must not be sent there.
-    scene.now = wake;
-    let late = scene.plan();
-    assert_eq!(late.pairs[0].decision.reason, Reason::BgpNoRoute);
-    assert_eq!(late.memory[&(name("n2"), Family::Ipv4)].wake(), None);
-    // Delivered in time, the next one has its own time.
-    scene.learn("n2", "10.244.9.0/24", "192.0.2.2");
-    scene.step();
-    scene.claim("10.244.10.0/24".parse().unwrap(), &name("n2"));
-    assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
-    // And a pair that is not native yet waits for all of them.
-    scene.memory.clear();
-    assert_eq!(scene.plan().pairs[0].decision.reason, Reason::BgpNoRoute);
-}
-
-#[test]
-fn after_a_restart_native_pairs_stand_until_the_session_speaks() {
-    let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
-    scene.established("n2", &["10.244.2.0/24"]);
-    let before = scene.step();
-    // A new process: nothing is remembered, the kernel holds what it held.
-    scene.memory.clear();
-    scene.learned.routes.clear();
-    scene.sessions.peers.clear();
-    scene.holding = true;
-    let after = scene.step();
-    assert_eq!(after.pairs[0].decision.reason, Reason::BgpHeld);
-    assert_eq!(after.dataplane, before.dataplane);
-    scene.established("n2", &[]);
-    scene.session("n2").end_of_rib.clear();
-    assert_eq!(scene.step().pairs[0].decision.reason, Reason::BgpHeld, "its routes may still come");
-    scene.session("n2").end_of_rib = [Family::Ipv4].into();
-    assert_eq!(scene.plan().pairs[0].decision.reason, Reason::BgpNoRoute);
-    scene.session("n2").end_of_rib.clear();
-    scene.holding = false;
-    assert_eq!(scene.plan().pairs[0].decision.reason, Reason::BgpWaiting, "the time is over");
-    // A pair that was in the tunnel before the restart is not made native by it.
-    scene.holding = true;
-    scene.memory.clear();
-    scene.observed.ours = State::default();
-    assert_eq!(scene.plan().pairs[0].decision.reason, Reason::BgpWaiting);
-}
-
-#[test]
-fn a_native_pair_stays_native_while_an_end_moves() {
-    for own in [false, true] {
-        let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
-        scene.established("n2", &["10.244.2.0/24"]);
-        scene.step();
-        if own {
-            let moved = LocalAddress {
-                address: "192.0.2.77/24".parse().unwrap(),
-                ..scene.local.ipv4.clone().unwrap()
-            };
-            scene.local.ipv4 = Some(moved);
-        } else {
-            scene.add("n2 192.0.2.88/24 10.244.2.0/24");
-        }
-        // The session that was is shown for a moment more, then it is gone.
-        assert_eq!(scene.step().pairs[0].decision.reason, Reason::Bgp);
-        scene.learned.routes.clear();
-        scene.sessions.peers.clear();
-        let plan = scene.step();
-        assert_eq!(plan.pairs[0].decision.reason, Reason::BgpHeld);
-        let gateways: Vec<_> =
-            plan.dataplane.nexthops.values().map(|n| n.gateway.address.to_string()).collect();
-        assert_eq!(gateways, [if own { "192.0.2.2" } else { "192.0.2.88" }]);
-        let until = scene.memory[&(name("n2"), Family::Ipv4)].wake().unwrap();
-        let mut late = scene.plan();
-        assert_eq!(late.pairs[0].decision.reason, Reason::BgpHeld);
-        scene.now = until;
-        late = scene.plan();
-        assert_eq!(late.pairs[0].decision.reason, Reason::BgpWaiting, "no session comes up there");
-        // Into another subnet it goes at once.
-        scene.add("n2 198.51.100.2/24 10.244.2.0/24");
-        assert_eq!(scene.plan().pairs[0].decision.reason, Reason::CrossSubnet);
-    }
-}
-
-#[test]
 fn nothing_is_believed_that_would_take_an_address_of_ours() {
     let own = "n1 192.0.2.1/24 10.244.1.0/24";
     let check = |peer: &str, kind: &str| {
@@ -698,94 +547,6 @@ fn a_node_that_moves_to_another_subnet_changes_path_and_next_hop() {
         after.dataplane.nexthops.keys().collect::<Vec<_>>(),
         "the object stays, its gateway moves"
     );
-}
-
-fn outside(import: &[&str]) -> BgpPeer {
-    BgpPeer {
-        name: "tor".to_owned(),
-        address: "192.0.2.254".parse().unwrap(),
-        asn: 65000,
-        port: 179,
-        nodes: BTreeMap::new(),
-        import: import.iter().map(|prefix| prefix.parse().unwrap()).collect(),
-        export: None,
-    }
-}
-
-#[test]
-fn routes_from_outside_keep_out_of_the_cluster() {
-    let mut scene = Scene::new(
-        "n1 192.0.2.1/24 10.244.1.0/24",
-        &["n2 192.0.2.2/24 10.244.2.0/24", "n3 198.51.100.3/24 10.244.3.0/24"],
-    );
-    scene.config.bgp.peers.push(outside(&["0.0.0.0/0"]));
-    scene.established("tor", &[]);
-    // A pool that only other nodes have in their configuration.
-    let cidr = "172.20.0.0/16".parse().unwrap();
-    scene.snapshot.pools.insert(cidr, PoolRecord { cidr, block_prefix: 24, unknown: BTreeMap::new() });
-    for (prefix, next_hop) in [
-        ("0.0.0.0/0", "192.0.2.254"),
-        ("172.20.7.0/24", "192.0.2.254"),
-        ("203.0.113.0/24", "192.0.2.254"),
-        ("203.0.114.0/24", "203.0.113.1"),
-        ("203.0.115.0/24", "192.0.2.2"),
-        ("10.244.2.0/25", "192.0.2.254"),
-        ("10.0.0.0/8", "192.0.2.254"),
-        ("198.51.100.0/25", "192.0.2.254"),
-    ] {
-        scene.learn("tor", prefix, next_hop);
-    }
-    let plan = scene.plan();
-    let accepted: Vec<String> = plan
-        .owners
-        .iter()
-        .filter(|(_, owner)| *owner == "tor")
-        .map(|(key, _)| key.prefix.to_string())
-        .collect();
-    assert_eq!(accepted, ["0.0.0.0/0", "203.0.113.0/24"]);
-    let refused: Vec<String> =
-        plan.refused["tor"].iter().map(|refused| format!("{} {}", refused.prefix, refused.reason)).collect();
-    assert_eq!(
-        refused,
-        [
-            "10.0.0.0/8 not-imported",
-            "10.244.2.0/25 not-imported",
-            "172.20.7.0/24 not-imported",
-            "198.51.100.0/25 not-imported",
-            "203.0.114.0/24 next-hop",
-            "203.0.115.0/24 next-hop",
-        ]
-    );
-    assert_eq!(kinds(&plan), ["PrefixRefused"]);
-}
-
-#[test]
-fn pools_that_hold_no_pods_are_no_exception_of_the_masquerade() {
-    let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
-    let cidr = "172.20.0.0/16".parse().unwrap();
-    let text = |scene: &mut Scene| scene.plan().dataplane.firewall.unwrap().to_nft("pairway", "pairway");
-    scene.snapshot.pools.insert(cidr, PoolRecord { cidr, block_prefix: 24, unknown: BTreeMap::new() });
-    assert!(!text(&mut scene).contains("172.20."), "the record alone is what a pool leaves behind");
-    scene.claim("172.20.7.0/24".parse().unwrap(), &name("n2"));
-    let table = text(&mut scene);
-    assert!(table.contains("172.20.0.0/16"), "{table}");
-}
-
-#[test]
-fn outside_speakers_are_chosen_by_label_and_yield_to_nodes() {
-    let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
-    let mut rack = outside(&[]);
-    rack.nodes.insert("rack".to_owned(), "a".to_owned());
-    scene.config.bgp.peers = vec![rack.clone()];
-    assert!(!scene.plan().peers.contains_key("tor"));
-    scene.config.node.labels.insert("rack".to_owned(), "a".to_owned());
-    let plan = scene.plan();
-    assert_eq!(plan.peers["tor"].role, Role::Dial);
-    assert!(plan.peers["tor"].import.rules.is_empty());
-    scene.config.bgp.peers = vec![BgpPeer { name: "n2".to_owned(), ..rack.clone() }];
-    assert_eq!(kinds(&scene.plan()), ["BgpPeerTaken"]);
-    scene.config.bgp.peers = vec![BgpPeer { address: "192.0.2.2".parse().unwrap(), ..rack }];
-    assert_eq!(kinds(&scene.plan()), ["BgpPeerTaken"]);
 }
 
 #[test]
