@@ -209,6 +209,20 @@ impl TunnelLink {
     }
 }
 
+impl Vxlan {
+    /// Bytes that VXLAN adds to an inner IP packet over an underlay of this address's family: inner Ethernet 14, VXLAN 8,
+    /// UDP 8, outer IP 20 or 40 (RFC 7348 §5).
+    #[must_use]
+    pub const fn overhead(underlay: IpAddr) -> u32 {
+        14 + 8 + 8 + outer(underlay)
+    }
+}
+
+/// Bytes of the outer IP header.
+const fn outer(underlay: IpAddr) -> u32 {
+    if underlay.is_ipv4() { 20 } else { 40 }
+}
+
 impl TunnelKind {
     /// Name of the kind in the kernel (`IFLA_INFO_KIND`).
     #[must_use]
@@ -220,13 +234,12 @@ impl TunnelKind {
     }
 
     /// Bytes that the tunnel adds to an inner IP packet over an underlay of this address's family. IP in IP: the outer
-    /// header, 20 bytes (40, were there any over IPv6). VXLAN: inner Ethernet 14 + VXLAN 8 + UDP 8 + outer IP 20 or 40.
+    /// header, 20 bytes (40, were there any over IPv6).
     #[must_use]
     pub const fn overhead(&self, underlay: IpAddr) -> u32 {
-        let outer = if underlay.is_ipv4() { 20 } else { 40 };
         match self {
-            Self::Vxlan(_) => 30 + outer,
-            Self::Ip(_) => outer,
+            Self::Vxlan(_) => Vxlan::overhead(underlay),
+            Self::Ip(_) => outer(underlay),
         }
     }
 }

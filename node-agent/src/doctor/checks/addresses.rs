@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 
 use bgp::Family;
 use ipnet::IpNet;
-use vxlan::{Interface, LinkName};
+use vxlan::{Interface, LinkName, Vxlan};
 
 use super::super::Check;
 use super::super::facts::Facts;
 use super::{finding, findings_or, not_checked, ok};
-
-/// Bytes that VXLAN adds over an IPv4 and an IPv6 underlay.
-const VXLAN_OVERHEAD: [(Family, u32); 2] = [(Family::Ipv4, 50), (Family::Ipv6, 70)];
 
 /// Smallest MTU of IPv6 (RFC 8200 §5) and of IPv4 as hosts have to take it (RFC 791 §3.1).
 const fn least_mtu(family: Family) -> u32 {
@@ -111,10 +108,7 @@ fn mtu(facts: &Facts, interfaces: &BTreeMap<LinkName, Interface>) -> Vec<Check> 
     let Some(tunnel) = facts.underlay_addresses().next() else {
         return vec![not_checked(NAME, "", "there is no underlay")];
     };
-    let overhead = VXLAN_OVERHEAD
-        .iter()
-        .find(|(family, _)| *family == Family::of(tunnel.address))
-        .map_or(0, |(_, overhead)| *overhead);
+    let overhead = Vxlan::overhead(tunnel.address.addr());
     let in_tunnel = tunnel.mtu.saturating_sub(overhead);
     for family in facts.families().filter(|family| in_tunnel < least_mtu(*family)) {
         found.push(finding(

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use vxlan::Interface;
 use vxlan::firewall::{Arrival, Arriving, ForeignChain, forward_drops, input_drops};
 
@@ -48,7 +47,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
             FORWARD,
             "iptables-legacy",
             "the policy of FORWARD is DROP: packets of pods pass only where a rule accepts them",
-            accept_with("iptables-legacy", facts),
+            accept_in_legacy(facts),
         ),
         Ok(Some(policy)) => ok(FORWARD, "iptables-legacy", format!("the policy of FORWARD is {policy}")),
         Ok(None) => ok(FORWARD, "iptables-legacy", "not in use"),
@@ -128,15 +127,14 @@ fn devices(facts: &Facts) -> BTreeSet<String> {
     others.map(|link| link.to_string()).chain(of_pods).collect()
 }
 
-fn accept_with(program: &str, facts: &Facts) -> String {
-    let wants_v6 = program.starts_with("ip6");
-    let pools = facts.pools.iter().filter(|pool| matches!(pool, IpNet::V6(_)) == wants_v6);
-    pools
-        .map(|pool| {
-            format!("{program} -I FORWARD -s {pool} -j ACCEPT; {program} -I FORWARD -d {pool} -j ACCEPT")
-        })
-        .collect::<Vec<_>>()
-        .join("; ")
+/// Of IPv4: what is looked at is `iptables-legacy`.
+fn accept_in_legacy(facts: &Facts) -> String {
+    let rules = facts.pools.iter().filter(|pool| pool.addr().is_ipv4()).map(|pool| {
+        format!(
+            "iptables-legacy -I FORWARD -s {pool} -j ACCEPT; iptables-legacy -I FORWARD -d {pool} -j ACCEPT"
+        )
+    });
+    rules.collect::<Vec<_>>().join("; ")
 }
 
 /// kube-proxy translates a Service's address in iptables. Packets between pods of one bridge pass these only with
