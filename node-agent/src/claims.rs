@@ -22,7 +22,7 @@ use self::own_record::OwnRecord;
 use self::pass::{FAMILIES, Pass, is_ipv6};
 pub use self::pools::refused_changes;
 pub use self::release::{Release, Released};
-pub use self::state::{FILE_NAME, LostBlock, remembered};
+pub use self::state::{ASIDE_NAME, FILE_NAME, LostBlock, remembered};
 use self::state::{Loaded, State, StateFile};
 use crate::claim::{Request, choose};
 use crate::node::{Block, Claim, NodeName, NodeRecord, Snapshot};

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod daemon;
 pub mod dataplane;
 pub mod doctor;
+mod durable;
 pub mod http;
 pub mod liveness;
 pub mod metrics;

@@ -4,11 +4,13 @@
 //! changed, so that a crash in between loses nothing.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use vxlan::{LinkName, Observed, State};
+
+use crate::durable;
 
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "originals.json";
@@ -54,12 +56,9 @@ pub fn remember(state_dir: &Path, observed: &Observed, wanted: &State) -> io::Re
     let mut originals = Originals::load(state_dir)?;
     originals.rp_filter.extend(overwritten);
     let rp_filter = originals.rp_filter.iter().map(|(link, setting)| (link.to_string(), *setting)).collect();
-    let mut temporary = tempfile::NamedTempFile::new_in(state_dir)?;
-    serde_json::to_writer_pretty(&mut temporary, &File { rp_filter })?;
-    temporary.write_all(b"\n")?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(state_dir.join(FILE_NAME)).map_err(|error| error.error)?;
-    std::fs::File::open(state_dir)?.sync_all()
+    let mut content = serde_json::to_vec_pretty(&File { rp_filter })?;
+    content.push(b'\n');
+    durable::replace(&state_dir.join(FILE_NAME), &content)
 }
 
 impl Originals {

@@ -9,7 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use vxlan::{Observed, State};
 
 use crate::store::file::LAST_GOOD_FILE_NAME;
-use crate::{claims, originals};
+use crate::{claims, durable, originals};
 
 /// The state directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -103,7 +103,9 @@ impl StateDir {
     /// A file of ours can't be removed.
     pub fn remove(self) -> Result<(), StateDirError> {
         let unusable = |source| StateDirError::Unusable { path: self.path.clone(), source };
-        for file in [RAN_IN_BOOT, RUNS, originals::FILE_NAME, claims::FILE_NAME, LAST_GOOD_FILE_NAME, LOCK] {
+        let claims = [claims::FILE_NAME, claims::ASIDE_NAME];
+        let others = [RAN_IN_BOOT, RUNS, originals::FILE_NAME, LAST_GOOD_FILE_NAME, LOCK];
+        for file in claims.into_iter().chain(others) {
             match fs::remove_file(self.path.join(file)) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(unusable(source)),
                 Ok(()) | Err(_) => (),
@@ -150,14 +152,7 @@ impl StateDir {
         let id = format!("{}-{random}", now.strftime("%Y%m%dT%H%M%S%3fZ"));
         let former = former.lines().map(str::trim).filter(|line| !line.is_empty() && line.len() <= 64);
         let ids: Vec<String> = [id].into_iter().chain(former.map(str::to_owned)).take(MOST_RUNS).collect();
-        let written = tempfile::NamedTempFile::new_in(&self.path)
-            .and_then(|mut file| {
-                file.write_all((ids.join("\n") + "\n").as_bytes())?;
-                file.as_file().sync_all()?;
-                Ok(file)
-            })
-            .and_then(|file| file.persist(&path).map_err(|error| error.error))
-            .and_then(|_| File::open(&self.path)?.sync_all());
+        let written = durable::replace(&path, (ids.join("\n") + "\n").as_bytes());
         Runs { ids, problem: written.err().map(|error| error.to_string()) }
     }
 

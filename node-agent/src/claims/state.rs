@@ -4,7 +4,7 @@
 //! same names and with the same times, when the store was lost or rolled back (DESIGN, invariant 13).
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,10 +12,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::durable;
 use crate::node::{Block, Claim, NodeName};
 
 /// Name of the file.
 pub const FILE_NAME: &str = "claims.json";
+
+/// Where it is put if it can't be read.
+pub const ASIDE_NAME: &str = "claims.json.unreadable";
 
 /// So often, and with such pauses between, is tried what may be a moment's trouble.
 const READ_TRIES: u32 = 4;
@@ -111,7 +115,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The next write would replace it, and somebody may still make sense of it.
 fn put_aside(path: &Path, what: &str) -> Loaded {
-    let aside = path.with_extension("json.unreadable");
+    let aside = path.with_file_name(ASIDE_NAME);
     let kept = match std::fs::rename(path, &aside) {
         Ok(()) => format!("it was put aside as {}", aside.display()),
         Err(error) => format!("and it can't be put aside ({error})"),
@@ -143,12 +147,9 @@ fn is_absent(error: &io::Error) -> bool {
 /// A crash leaves the old file or the new one.
 pub(super) fn save(directory: &Path, state: &State) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    let mut file = tempfile::Builder::new().prefix(".claims-").tempfile_in(directory)?;
-    serde_json::to_writer_pretty(&mut file, &to_dto(state))?;
-    file.write_all(b"\n")?;
-    file.as_file().sync_all()?;
-    file.persist(directory.join(FILE_NAME)).map_err(|error| error.error)?;
-    std::fs::File::open(directory)?.sync_all()
+    let mut content = serde_json::to_vec_pretty(&to_dto(state))?;
+    content.push(b'\n');
+    durable::replace(&directory.join(FILE_NAME), &content)
 }
 
 /// The node gave up all of its claims.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Kind;
+use crate::durable;
 use crate::node::{Block, Snapshot};
 use crate::store::record::Encoding;
 
@@ -68,7 +69,7 @@ impl LastGood {
         if self.written == Some(hash) {
             return;
         }
-        match write(path, &content) {
+        match durable::replace(path, &content) {
             Ok(()) => (self.written, self.told) = (Some(hash), false),
             Err(error) => {
                 if !std::mem::replace(&mut self.told, true) {
@@ -86,15 +87,6 @@ fn read(path: &Path) -> io::Result<Records> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Records::new()),
         Err(error) => Err(error),
     }
-}
-
-/// A crash leaves the old file or the new one. One that is lost with the power is no loss: it is not forced to the disk.
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".records-").tempfile_in(directory)?;
-    file.write_all(content)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 /// All that has a content, in the form of the records themselves.
