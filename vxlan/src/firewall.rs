@@ -21,8 +21,8 @@ pub use foreign::{Extension, ForeignChain, Ports};
 pub use forward::{ForwardDrop, forward_drops};
 pub use input::{Arrival, Arriving, InputDrop, input_drops};
 pub use table::{
-    AddressKind, Base, BaseChain, Chain, Count, Expression, MetaKey, Rule, Set, SetKey, Table, Verdict, hook,
-    priority, state,
+    AddressKind, Base, BaseChain, Chain, Choice, Count, Expression, MetaKey, Rule, Set, SetKey, Table,
+    Verdict, hook, priority, state,
 };
 
 /// Set of the nodes' IPv4 underlay addresses.

@@ -175,6 +175,7 @@ impl Packet<'_> {
                 Expression::Lookup { .. }
                 | Expression::Range { .. }
                 | Expression::Among { .. }
+                | Expression::VerdictMap { .. }
                 | Expression::Other(_)
                 | Expression::Extension(
                     Extension::State { .. }

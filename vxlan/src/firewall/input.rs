@@ -12,8 +12,8 @@ use std::net::IpAddr;
 
 use super::foreign::{Extension, ForeignChain};
 use super::table::{
-    AddressKind, Expression, MetaKey, NETWORK, NFPROTO_IPV4, NFPROTO_IPV6, Rule, TRANSPORT, Verdict, hook,
-    octets, state,
+    AddressKind, Choice, Expression, MetaKey, NETWORK, NFPROTO_IPV4, NFPROTO_IPV6, Rule, TRANSPORT, Verdict,
+    hook, octets, state,
 };
 
 /// How many chains deep a packet is followed (`NFT_JUMP_STACK_SIZE`).
@@ -365,6 +365,11 @@ impl Group<'_> {
                         ranges.iter().any(|(from, to)| from.as_slice() <= bytes && bytes <= to.as_slice());
                     Some(within != *absent)
                 }),
+                Expression::VerdictMap { choices, .. } => match Self::choose(&loaded, choices.as_deref()) {
+                    Chosen::Nothing => Matches::Never,
+                    Chosen::Unknown => return (matches.min(Matches::Perhaps), End::Unknown),
+                    Chosen::Verdict(verdict) => return (matches, End::Verdict(verdict)),
+                },
                 Expression::Extension(extension) => self.extension(extension),
                 Expression::Lookup { .. } => Matches::Perhaps,
                 Expression::Other(name) => {
@@ -442,6 +447,16 @@ impl Group<'_> {
                 all.map_or(Matches::Perhaps, Matches::decided)
             }
         }
+    }
+
+    /// What a map decides; of senders nothing is known that would decide for all.
+    fn choose<'r>(loaded: &Loaded, choices: Option<&'r [Choice]>) -> Chosen<'r> {
+        let (Loaded::Bytes(bytes), Some(choices)) = (loaded, choices) else { return Chosen::Unknown };
+        if choices.iter().any(|choice| choice.from.len() != bytes.len()) {
+            return Chosen::Unknown;
+        }
+        let has = |choice: &&Choice| choice.from <= *bytes && *bytes <= choice.to;
+        choices.iter().find(has).map_or(Chosen::Nothing, |choice| Chosen::Verdict(&choice.verdict))
     }
 
     fn extension(&self, extension: &Extension) -> Matches {
@@ -531,6 +546,15 @@ fn apply(mask: &[u8], bytes: &mut [u8]) {
     for (index, byte) in bytes.iter_mut().enumerate() {
         *byte &= mask.get(index).copied().unwrap_or(0);
     }
+}
+
+/// What a map decides.
+#[derive(Debug, Clone, Copy)]
+enum Chosen<'a> {
+    Verdict(&'a Verdict),
+    /// It has no such element: the rule does not match.
+    Nothing,
+    Unknown,
 }
 
 /// How a rule ends.

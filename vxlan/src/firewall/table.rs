@@ -204,6 +204,13 @@ pub enum Expression {
         /// Goes on if it is in none of them.
         absent: bool,
     },
+    /// Decides by what is loaded, or goes on with the next rule (`vmap`). Only ever observed.
+    VerdictMap {
+        /// The map.
+        map: String,
+        /// Ranges with their ends, each with its verdict, where all of the map is known.
+        choices: Option<Vec<Choice>>,
+    },
     /// Writes a log or marks the packet, and goes on. Only ever observed.
     Note,
     /// A match of iptables. Only ever observed.
@@ -218,6 +225,17 @@ impl Expression {
     pub(crate) fn equals(value: impl Into<Vec<u8>>) -> Self {
         Self::Compare { equal: true, value: value.into() }
     }
+}
+
+/// An element of a map of verdicts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The least value.
+    pub from: Vec<u8>,
+    /// The largest.
+    pub to: Vec<u8>,
+    /// What is decided for them.
+    pub verdict: Verdict,
 }
 
 /// What can be known of a packet (`enum nft_meta_keys`).

@@ -171,6 +171,7 @@ fn masquerades(table: &Table, source: IpAddr, destination: IpAddr, kind: u32) ->
                     | Expression::ConnectionState
                     | Expression::Range { .. }
                     | Expression::Among { .. }
+                    | Expression::VerdictMap { .. }
                     | Expression::Note
                     | Expression::Extension(_)
                     | Expression::Verdict(_)

@@ -68,6 +68,7 @@ mod attr {
     pub(super) const ELEMENTS_SET: u16 = 2;
     pub(super) const ELEMENTS: u16 = 3;
     pub(super) const ELEMENT_KEY: u16 = 1;
+    pub(super) const ELEMENT_DATA: u16 = 2;
     pub(super) const ELEMENT_FLAGS: u16 = 3;
     pub(super) const DATA_VALUE: u16 = 1;
     pub(super) const DATA_VERDICT: u16 = 2;

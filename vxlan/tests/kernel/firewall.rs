@@ -462,6 +462,26 @@ fn input_chains_of_nftables_that_drop_what_must_arrive_are_found() {
         assert!(input_dropped().iter().all(|drop| !drop.by_policy));
         follow_remedies();
         assert_eq!(input_texts(), [""; 0]);
+        // Maps of verdicts, as examples in manuals have them.
+        let mapped = "table inet mapped {
+            chain services {
+                udp dport 4789 accept
+            }
+            chain input {
+                type filter hook input priority 0; policy drop;
+                ct state vmap { invalid : drop, established : accept, related : accept }
+                iifname vmap { \"lo\" : accept, \"eth0\" : jump services }
+                ip saddr vmap { 203.0.113.0-203.0.113.9 : accept }
+                meta l4proto vmap { 41 : accept }
+            }
+        }
+        ";
+        nft(&["-f", "-"], mapped);
+        // What a map says of senders is not followed: behind it nothing is claimed.
+        assert_eq!(input_texts(), [""; 0]);
+        run("nft", "flush chain inet mapped input");
+        nft(&["-f", "-"], &mapped.replace("ip saddr vmap { 203.0.113.0-203.0.113.9 : accept }", ""));
+        assert_eq!(input_texts(), ["TCP port 179 by input", "IP protocol 4 by input"]);
         // A set that anybody may change, by time.
         run("nft", "flush ruleset");
         nft(

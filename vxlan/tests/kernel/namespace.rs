@@ -31,7 +31,11 @@ pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
         ip("addr add 192.0.2.1/24 dev eth0");
         ip("link set eth0 up");
         underlay_ipv6();
-        eventually(|| !ip("-6 addr").contains("tentative"));
+        // The kernel adds the local route of an address a little later than the address.
+        eventually(|| {
+            let local = ip("-6 route show table local");
+            !ip("-6 addr").contains("tentative") && local.contains("2001:db8::1")
+        });
         test();
     });
     if let Err(panic) = thread.join() {

@@ -73,6 +73,17 @@ fn device(name: &str) -> Vec<Expression> {
     vec![Expression::Meta(MetaKey::InputName), Expression::equals([name.as_bytes(), &[0]].concat())]
 }
 
+/// A rule that decides by a map.
+fn rule_of_map(load: Expression, elements: &[(&[u8], Verdict)]) -> Rule {
+    let choice = |(key, verdict): &(&[u8], Verdict)| Choice {
+        from: key.to_vec(),
+        to: key.to_vec(),
+        verdict: verdict.clone(),
+    };
+    let choices = Some(elements.iter().map(choice).collect());
+    Rule::new(vec![load, Expression::VerdictMap { map: "__map0".to_owned(), choices }])
+}
+
 fn among(ranges: &[(&[u8], &[u8])], absent: bool) -> Expression {
     let ranges = ranges.iter().map(|(from, to)| (from.to_vec(), to.to_vec())).collect();
     Expression::Among { ranges, absent }
@@ -160,6 +171,20 @@ fn a_chain_is_judged_by_what_it_does_to_what_must_arrive() {
             )]),
             &[UDP, TCP, IPIP],
         ),
+        (
+            "maps states",
+            policy(vec![rule_of_map(Expression::ConnectionState, &[(&2u32.to_ne_bytes(), Verdict::Accept)])]),
+            &[UDP, TCP, IPIP],
+        ),
+        (
+            "maps protocols",
+            policy(vec![rule_of_map(
+                Expression::Meta(MetaKey::TransportProtocol),
+                &[(&[6], Verdict::Accept), (&[17], Verdict::Continue)],
+            )]),
+            &[UDP, IPIP],
+        ),
+        ("maps something unknown", policy(vec![rule_of_map(Expression::Other("meta".to_owned()), &[])]), &[]),
         (
             "asks a set of something else",
             policy(vec![rule(

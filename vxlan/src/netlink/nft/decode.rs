@@ -140,10 +140,10 @@ pub(super) fn set(found: u16, body: &[u8]) -> Option<FoundSet> {
     Some(FoundSet { name: text(attribute(body, attr::SET_NAME)?), key })
 }
 
-/// A set of somebody else's whose elements say all of it: no map, no time-outs, no ranges of several fields.
+/// A set or map of somebody else's whose elements say all of it: no time-outs, no ranges of several fields.
 pub(super) fn plain_set(found: u16, body: &[u8]) -> Option<PlainSet> {
-    /// `NFT_SET_ANONYMOUS`, `NFT_SET_CONSTANT`, `NFT_SET_INTERVAL`.
-    const PLAIN: u32 = 1 | 2 | INTERVAL;
+    /// `NFT_SET_ANONYMOUS`, `NFT_SET_CONSTANT`, `NFT_SET_INTERVAL`, `NFT_SET_MAP`.
+    const PLAIN: u32 = 1 | 2 | INTERVAL | 8;
     const INTERVAL: u32 = 4;
     let (_, body) = split(found, message::NEW_SET, body)?;
     let flags = attribute(body, attr::SET_FLAGS).and_then(number).unwrap_or(0);
@@ -159,8 +159,18 @@ pub(super) struct PlainSet {
     pub(super) intervals: bool,
 }
 
-/// The elements in a message, as bytes; whether each is the first that is out of a range.
-pub(super) fn keys(found: u16, body: &[u8]) -> Vec<(Vec<u8>, bool)> {
+/// An element of a set or a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Element {
+    pub(super) key: Vec<u8>,
+    /// It begins a range, or is one; else it is the first that is out of one. (So an end comes before a begin.)
+    pub(super) begins: bool,
+    /// Of a map of verdicts.
+    pub(super) verdict: Option<Verdict>,
+}
+
+/// The elements in a message.
+pub(super) fn keys(found: u16, body: &[u8]) -> Vec<Element> {
     /// `NFT_SET_ELEM_INTERVAL_END`
     const END: u32 = 1;
     let Some((_, body)) = split(found, message::NEW_ELEMENTS, body) else { return Vec::new() };
@@ -168,7 +178,9 @@ pub(super) fn keys(found: u16, body: &[u8]) -> Vec<(Vec<u8>, bool)> {
     let key = |element: &[u8]| {
         let flags = attribute(element, attr::ELEMENT_FLAGS).and_then(number).unwrap_or(0);
         let key = attribute(attribute(element, attr::ELEMENT_KEY)?, attr::DATA_VALUE)?;
-        Some((key.to_vec(), flags & END != 0))
+        let decides =
+            attribute(element, attr::ELEMENT_DATA).and_then(|data| attribute(data, attr::DATA_VERDICT));
+        Some(Element { key: key.to_vec(), begins: flags & END == 0, verdict: decides.and_then(verdict) })
     };
     attributes(list)
         .filter(|(kind, _)| *kind == attr::LIST_ELEMENT)
@@ -177,24 +189,31 @@ pub(super) fn keys(found: u16, body: &[u8]) -> Vec<(Vec<u8>, bool)> {
 }
 
 /// Elements as ranges with their ends.
-pub(super) fn ranges(mut keys: Vec<(Vec<u8>, bool)>, intervals: bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn ranges(
+    mut elements: Vec<Element>,
+    intervals: bool,
+) -> Vec<(Vec<u8>, Vec<u8>, Option<Verdict>)> {
     if !intervals {
-        return keys.into_iter().map(|(key, _)| (key.clone(), key)).collect();
+        return elements
+            .into_iter()
+            .map(|element| (element.key.clone(), element.key, element.verdict))
+            .collect();
     }
-    // An end at the begin of the next comes first.
-    keys.sort_by(|(one, one_ends), (other, other_ends)| (one, !one_ends).cmp(&(other, !other_ends)));
+    elements.sort_by(|one, other| (&one.key, one.begins).cmp(&(&other.key, other.begins)));
     let mut ranges = Vec::new();
-    let mut open: Option<Vec<u8>> = None;
-    for (key, ends) in keys {
-        match (open.take(), ends) {
-            (Some(from), true) => ranges.extend(next(key, false).map(|to| (from, to))),
-            (None, true) => {}
-            (_, false) => open = Some(key),
+    let mut open: Option<Element> = None;
+    for element in elements {
+        match (open.take(), element.begins) {
+            (Some(from), false) => {
+                ranges.extend(next(element.key, false).map(|to| (from.key, to, from.verdict)))
+            }
+            (None, false) => {}
+            (_, true) => open = Some(element),
         }
     }
     ranges.extend(open.map(|from| {
-        let to = vec![0xff; from.len()];
-        (from, to)
+        let to = vec![0xff; from.key.len()];
+        (from.key, to, from.verdict)
     }));
     ranges
 }
@@ -323,6 +342,9 @@ fn known(name: &str, data: &[u8]) -> Option<Expression> {
         "lookup" => {
             through_first(2)?;
             let flags = field(5).unwrap_or(0);
+            if flags == 0 && field(3) == Some(VERDICT_REGISTER) {
+                return Some(Expression::VerdictMap { map: text(attribute(data, 1)?), choices: None });
+            }
             (attribute(data, 3).is_none() && flags <= 1).then_some(())?;
             Some(Expression::Lookup { set: text(attribute(data, 1)?), absent: flags == 1 })
         }

@@ -208,7 +208,7 @@ fn step(expression: &Expression) -> (String, Vec<u8>) {
         Expression::Other(name) => return (name.clone(), data),
         Expression::ConnectionState => "ct",
         Expression::Range { .. } => "range",
-        Expression::Among { .. } => "lookup",
+        Expression::Among { .. } | Expression::VerdictMap { .. } => "lookup",
         Expression::Note => "log",
         Expression::Extension(_) => "match",
     };

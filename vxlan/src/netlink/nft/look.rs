@@ -6,8 +6,8 @@ use std::io::{self, ErrorKind};
 
 use crate::diff::SetChange;
 use crate::firewall::{
-    Chain, Count, Expression, ForeignChain, GUARDED, IP_GUARDED, MASQUERADED, Netfilter, Rule, Set, SetKey,
-    Table, Verdict, hook,
+    Chain, Choice, Count, Expression, ForeignChain, GUARDED, IP_GUARDED, MASQUERADED, Netfilter, Rule, Set,
+    SetKey, Table, Verdict, hook,
 };
 use crate::netlink::channel::Channel;
 use crate::netlink::request::Request;
@@ -266,7 +266,7 @@ impl Look<'_> {
             let mut rules: Vec<_> = self.rules_of(&body)?.into_iter().map(|found| found.rule).collect();
             rules.truncate(MOST_RULES);
             self.fill_lookups(chain, &mut rules, &mut sets)?;
-            for target in rules.iter().flat_map(|rule| &rule.expressions).filter_map(target) {
+            for target in rules.iter().flat_map(|rule| &rule.expressions).flat_map(targets) {
                 let key = (chain.family, chain.table.clone(), target.clone());
                 if known.len() < MOST_CHAINS && known.insert(key) {
                     queue.extend(chains.iter().find(|other| {
@@ -294,7 +294,10 @@ impl Look<'_> {
     ) -> io::Result<()> {
         let (family, table) = (chain.family, chain.table.as_str());
         for expression in rules.iter_mut().flat_map(|rule| &mut rule.expressions) {
-            let Expression::Lookup { set, absent } = expression else { continue };
+            let (Expression::Lookup { set, .. } | Expression::VerdictMap { map: set, .. }) = expression
+            else {
+                continue;
+            };
             let in_table = match sets.entry((family, table.to_owned())) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(unknown) => {
@@ -312,9 +315,18 @@ impl Look<'_> {
             self.channel.dump(kind(message::GET_ELEMENTS), &body, |kind, body| {
                 keys.extend(decode::keys(kind, body));
             })?;
-            if keys.len() <= MOST_ELEMENTS {
-                let ranges = decode::ranges(keys, plain.intervals);
+            if keys.len() > MOST_ELEMENTS {
+                continue;
+            }
+            let ranges = decode::ranges(keys, plain.intervals).into_iter();
+            if let Expression::Lookup { absent, .. } = expression {
+                let ranges = ranges.map(|(from, to, _)| (from, to)).collect();
                 *expression = Expression::Among { ranges, absent: *absent };
+            } else if let Expression::VerdictMap { choices, .. } = expression {
+                let choice = |(from, to, verdict): (_, _, Option<Verdict>)| {
+                    verdict.map(|verdict| Choice { from, to, verdict })
+                };
+                *choices = ranges.map(choice).collect();
             }
         }
         Ok(())
@@ -330,11 +342,21 @@ pub(super) fn chains(channel: &mut Channel) -> io::Result<Vec<FoundChain>> {
     Ok(chains)
 }
 
-fn target(expression: &Expression) -> Option<&String> {
-    if let Expression::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) = expression {
-        Some(chain)
+/// The chains that an expression leads to.
+fn targets(expression: &Expression) -> Vec<&String> {
+    if let Expression::Verdict(verdict) = expression {
+        target(verdict).into_iter().collect()
+    } else if let Expression::VerdictMap { choices: Some(choices), .. } = expression {
+        choices.iter().filter_map(|choice| target(&choice.verdict)).collect()
     } else {
-        None
+        Vec::new()
+    }
+}
+
+fn target(verdict: &Verdict) -> Option<&String> {
+    match verdict {
+        Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain),
+        Verdict::Accept | Verdict::Drop | Verdict::Return | Verdict::Continue => None,
     }
 }
 

@@ -133,14 +133,20 @@ fn a_large_set_goes_in_several_messages_of_one_transaction() {
 
 #[test]
 fn elements_become_ranges() {
-    let keys =
-        |list: &[(u8, bool)]| list.iter().map(|(byte, ends)| (vec![1, *byte], *ends)).collect::<Vec<_>>();
-    let range = |from: u8, to: u8| (vec![1, from], vec![1, to]);
+    let keys = |list: &[(u8, bool)]| {
+        let element = |(byte, ends): &(u8, bool)| decode::Element {
+            key: vec![1, *byte],
+            begins: !ends,
+            verdict: (!ends).then_some(Verdict::Accept),
+        };
+        list.iter().map(element).collect::<Vec<_>>()
+    };
+    let range = |from: u8, to: u8| (vec![1, from], vec![1, to], Some(Verdict::Accept));
     assert_eq!(decode::ranges(keys(&[(7, false), (3, false)]), false), [range(7, 7), range(3, 3)]);
     // As the kernel shows them: the end of what lies before the first, neighbours, and one without an end.
     let shown = [(0, true), (20, false), (5, false), (9, true), (9, false), (12, true)];
     let mut expected = vec![range(5, 8), range(9, 11)];
-    expected.push((vec![1, 20], vec![0xff, 0xff]));
+    expected.push((vec![1, 20], vec![0xff, 0xff], Some(Verdict::Accept)));
     assert_eq!(decode::ranges(keys(&shown), true), expected);
     assert_eq!(decode::next(vec![1, 0xff], true), Some(vec![2, 0]));
     assert_eq!(decode::next(vec![1, 0], false), Some(vec![0, 0xff]));
