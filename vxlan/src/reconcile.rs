@@ -74,6 +74,10 @@ pub fn reconcile(dataplane: &mut dyn Dataplane, observed: &Observed, wanted: &St
     let diff = diff(observed, wanted);
     let results = dataplane.apply(&diff.changes);
     let mut report = Report { conflicts: diff.conflicts, diverted: diff.diverted, ..Report::default() };
+    if results.iter().all(Result::is_ok) && results.len() == diff.changes.len() {
+        report.applied = diff.changes;
+        return report;
+    }
     for (change, result) in diff.changes.into_iter().zip(results) {
         match result {
             Ok(()) => report.applied.push(change),

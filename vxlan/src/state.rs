@@ -41,8 +41,10 @@ impl Marks {
 }
 
 /// A device name: 1 to 15 bytes, no `/`, no white space (`dev_valid_name` in the kernel).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkName(String);
+///
+/// Filled up with zero bytes, so that there is nothing to allocate: it stands in every neighbour, entry and nexthop.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkName([u8; LinkName::LONGEST]);
 
 /// A name that the kernel would refuse for a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,10 +52,15 @@ pub struct LinkName(String);
 pub struct LinkNameError(pub String);
 
 impl LinkName {
+    /// `IFNAMSIZ` without the zero byte at the end.
+    const LONGEST: usize = 15;
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(Self::LONGEST);
+        // It was text when it was made.
+        std::str::from_utf8(&self.0[..end]).unwrap_or_default()
     }
 }
 
@@ -61,17 +68,28 @@ impl FromStr for LinkName {
     type Err = LinkNameError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let legal = (1..=15).contains(&name.len())
+        let legal = (1..=Self::LONGEST).contains(&name.len())
             && name != "."
             && name != ".."
-            && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
-        if legal { Ok(Self(name.to_owned())) } else { Err(LinkNameError(name.to_owned())) }
+            && !name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace());
+        if !legal {
+            return Err(LinkNameError(name.to_owned()));
+        }
+        let mut bytes = [0; Self::LONGEST];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Debug for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LinkName").field(&self.as_str()).finish()
     }
 }
 
 impl fmt::Display for LinkName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
