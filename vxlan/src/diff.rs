@@ -10,6 +10,7 @@
 //! puts back what is wanted.
 
 mod detours;
+mod joined;
 mod obstacles;
 mod text;
 
@@ -23,6 +24,7 @@ use crate::state::{
     Address, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget,
     Rule, State, TunnelLink,
 };
+use joined::joined;
 use obstacles::Obstacles;
 
 /// One change of one kernel object.
@@ -256,13 +258,13 @@ impl Work<'_> {
     }
 
     fn set_neighbors(&mut self) {
-        for (key, mac) in &self.wanted.neighbors {
-            if !self.obstacles.link(&key.link) && self.now.neighbors.get(key) != Some(mac) {
+        for (key, now, wanted) in joined(&self.now.neighbors, &self.wanted.neighbors) {
+            if let Some(mac) = wanted.filter(|_| now != wanted && !self.obstacles.link(&key.link)) {
                 self.changes.push(Change::SetNeighbor(key.clone(), *mac));
             }
         }
-        for (key, remote) in &self.wanted.fdb {
-            if !self.obstacles.link(&key.link) && self.now.fdb.get(key) != Some(remote) {
+        for (key, now, wanted) in joined(&self.now.fdb, &self.wanted.fdb) {
+            if let Some(remote) = wanted.filter(|_| now != wanted && !self.obstacles.link(&key.link)) {
                 self.changes.push(Change::SetFdb(key.clone(), *remote));
             }
         }
@@ -294,8 +296,8 @@ impl Work<'_> {
 
     fn write_shrunk(&mut self, of: impl Fn(NexthopId) -> bool, form: impl Fn(&Route, &Route) -> Route) {
         let mut shrunk = Vec::new();
-        for (key, route) in &self.wanted.routes {
-            let Some(now) = self.now.routes.get(key) else { continue };
+        for (key, now, wanted) in joined(&self.now.routes, &self.wanted.routes) {
+            let (Some(now), Some(route)) = (now, wanted) else { continue };
             let RouteTarget::Nexthop(id) = route.target else { continue };
             if now.target == route.target && shrinks(now, route) && of(id) && !self.obstacles.route(key) {
                 shrunk.push((*key, form(now, route)));
@@ -340,12 +342,11 @@ impl Work<'_> {
     }
 
     fn set_routes(&mut self) {
-        for (key, route) in &self.wanted.routes {
-            if self.obstacles.route(key) {
+        for (key, now, wanted) in joined(&self.now.routes, &self.wanted.routes) {
+            let Some(route) = wanted.filter(|_| now != wanted && !self.obstacles.route(key)) else {
                 continue;
-            }
-            match self.now.routes.get(key) {
-                Some(now) if now == route => {}
+            };
+            match now {
                 // A replace of a route of several paths may leave some of them: delete all.
                 Some(Route { target: RouteTarget::Other, .. }) => {
                     self.changes.push(Change::DeleteRoute(*key));
@@ -367,8 +368,8 @@ impl Work<'_> {
         let (wanted, obstacles) = (self.wanted, self.obstacles);
         self.changes.extend(self.now.rules.difference(&wanted.rules).map(|rule| Change::DeleteRule(*rule)));
         let now = &self.now;
-        let gone = now.routes.keys().filter(|key| !wanted.routes.contains_key(key));
-        self.changes.extend(gone.map(|key| Change::DeleteRoute(*key)));
+        let gone = joined(&now.routes, &wanted.routes).filter(|(_, _, wanted)| wanted.is_none());
+        self.changes.extend(gone.map(|(key, ..)| Change::DeleteRoute(*key)));
 
         // What stands in for something that is blocked stays until the way is free.
         let held: BTreeSet<NexthopId> = now
@@ -389,11 +390,12 @@ impl Work<'_> {
             held.iter().filter_map(|id| now.nexthops.get(id)).map(|nexthop| &nexthop.link).collect();
         let stays = |link: &LinkName| wanted.links.contains_key(link) || held_links.contains(link);
         let cleaned = |link: &LinkName| stays(link) && !obstacles.link(link) && !held_links.contains(link);
-        let gone = now.fdb.keys().filter(|key| cleaned(&key.link) && !wanted.fdb.contains_key(key));
-        self.changes.extend(gone.map(|key| Change::DeleteFdb(key.clone())));
-        let gone =
-            now.neighbors.keys().filter(|key| cleaned(&key.link) && !wanted.neighbors.contains_key(key));
-        self.changes.extend(gone.map(|key| Change::DeleteNeighbor(key.clone())));
+        let gone = joined(&now.fdb, &wanted.fdb).filter(|(_, _, wanted)| wanted.is_none());
+        let gone = gone.filter(|(key, ..)| cleaned(&key.link));
+        self.changes.extend(gone.map(|(key, ..)| Change::DeleteFdb(key.clone())));
+        let gone = joined(&now.neighbors, &wanted.neighbors).filter(|(_, _, wanted)| wanted.is_none());
+        let gone = gone.filter(|(key, ..)| cleaned(&key.link));
+        self.changes.extend(gone.map(|(key, ..)| Change::DeleteNeighbor(key.clone())));
         let gone = now.addresses.iter().filter(|a| cleaned(&a.link) && !wanted.addresses.contains(a));
         let gone: Vec<Address> = gone.cloned().collect();
         self.changes.extend(gone.iter().cloned().map(Change::DeleteAddress));
