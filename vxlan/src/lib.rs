@@ -10,6 +10,7 @@ mod effects;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod firewall;
+mod lost;
 #[cfg(feature = "io")]
 pub mod netlink;
 mod reconcile;
@@ -20,6 +21,7 @@ mod testing;
 mod watched;
 
 pub use diff::{Change, Conflict, Diff, SetChange, diff};
+pub use lost::Lost;
 pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Report, reconcile};
 pub use state::{
     Address, FdbKey, Flaw, ForeignRule, Forwarding, Gateway, InstalledRoute, Interface, InterfaceAddress,

@@ -1,16 +1,19 @@
 //! [`Monitor`]: waits until the kernel has changed in a way that concerns us.
 //!
-//! An event only says "look again": nothing is taken from its content. Left out are what our own socket wrote (a
+//! An event only says "look again": nothing is believed for what it says. Left out are what our own socket wrote (a
 //! filter in the kernel, so that programming 10,000 routes does not come back as 10,000 wake-ups), neighbours of
 //! foreign devices (ARP goes on all the time), and routes of others that neither cover nor equal a watched prefix nor lie inside of one.
 //!
 //! The kernel signs a few notifications with nobody's port, whoever caused them: FDB entries, deleted neighbours,
-//! `rp_filter`, what goes with a device. After such changes of ours there is one wake-up too many.
+//! `rp_filter`, what goes with a device. Those of objects are known by their content: one that is as it is wanted
+//! ([`Monitor::expect`]) wakes nobody, nor does the end of one that is not wanted. Where all that was heard is that
+//! some of what is wanted was taken away, [`Monitor::lost`] says which, so that it can be put back at once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ipnet::IpNet;
@@ -18,11 +21,13 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, TokioSocket};
 use socket2::{SockFilter, SockRef};
 
-use crate::state::Marks;
+use crate::lost::Lost;
+use crate::state::{FdbKey, LinkName, Marks, NeighborKey, RouteKey, State};
 use crate::watched::Watched;
 
 use super::channel::{Channel, Message, messages, set_receive_buffer};
 use super::kernel::Ports;
+use super::neighbor::{Entry, Place};
 use super::nft::Watch;
 use super::{link, neighbor, nexthop, observe, route};
 
@@ -34,11 +39,16 @@ const GROUPS: [u32; 11] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 const RECEIVE_BUFFER: usize = 64 * 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
+/// More than so many are put back by a look at everything: it is cheaper, and whoever takes so much away is not done.
+const MOST_LOST: usize = 64;
+
 /// A subscription to the kernel's notifications.
 pub struct Monitor {
     socket: TokioSocket,
     buffer: Vec<u8>,
     relevance: Relevance,
+    /// What was heard since [`Monitor::lost`] was asked last.
+    heard: Heard,
     /// `None` in a kernel without netfilter.
     nft: Option<Watch>,
 }
@@ -66,14 +76,28 @@ impl Monitor {
             socket.add_membership(group)?;
         }
         let mut relevance =
-            Relevance { marks, writer, watched: Watched::default(), devices: BTreeSet::new() };
+            Relevance { marks, writer, watched: Watched::default(), wanted: None, devices: BTreeMap::new() };
         relevance.reread()?;
-        Ok(Self { socket: async_socket, buffer: Vec::with_capacity(READ_BYTES), relevance, nft })
+        let buffer = Vec::with_capacity(READ_BYTES);
+        Ok(Self { socket: async_socket, buffer, relevance, heard: Heard::Nothing, nft })
     }
 
     /// Prefixes for which routes of others matter: the same that [`crate::Dataplane::observe`] gets.
     pub fn watch(&mut self, prefixes: Vec<IpNet>) {
         self.relevance.watched = Watched::new(prefixes);
+    }
+
+    /// What the kernel should hold, from now on. Before it is written: what our own writing brings is known by it.
+    pub fn expect(&mut self, wanted: Arc<State>) {
+        self.relevance.wanted = Some(wanted);
+    }
+
+    /// To be asked after a change: what was taken away, if that is all that has changed since this was asked last.
+    pub fn lost(&mut self) -> Option<Lost> {
+        match std::mem::replace(&mut self.heard, Heard::Nothing) {
+            Heard::Lost(lost) => Some(lost),
+            Heard::Nothing | Heard::Anything => None,
+        }
     }
 
     /// Waits until the kernel has changed in a way that concerns us; all that came till then counts as one change.
@@ -92,17 +116,20 @@ impl Monitor {
             Some(nft) => nft.poll(context)?,
             None => false,
         };
+        if concerned {
+            self.heard = Heard::Anything;
+        }
         loop {
             self.buffer.clear();
             match self.socket.poll_recv_from(context, &mut self.buffer) {
                 Poll::Pending if concerned => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(from)) => {
-                    concerned |= from.port_number() == 0 && self.relevance.judge(&self.buffer);
-                }
+                Poll::Ready(Ok(from)) if from.port_number() != 0 => {}
+                Poll::Ready(Ok(_)) => concerned |= self.relevance.judge(&self.buffer, &mut self.heard),
                 // The buffer ran over: what got lost is unknown.
                 Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     concerned = true;
+                    self.heard = Heard::Anything;
                     self.relevance.reread()?;
                 }
                 Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
@@ -118,14 +145,67 @@ impl fmt::Debug for Monitor {
     }
 }
 
+/// What some notifications come to.
+#[derive(Debug)]
+enum Heard {
+    /// Nothing of concern.
+    Nothing,
+    /// Some of what is wanted was taken away, and nothing else.
+    Lost(Lost),
+    /// More than that.
+    Anything,
+}
+
+impl Heard {
+    fn hear(&mut self, verdict: Verdict) {
+        if verdict == Verdict::Nothing || matches!(self, Self::Anything) {
+            return;
+        }
+        let mut all = match std::mem::replace(self, Self::Anything) {
+            Self::Lost(lost) => lost,
+            Self::Nothing | Self::Anything => Lost::default(),
+        };
+        match verdict {
+            Verdict::Nothing | Verdict::Anything => return,
+            Verdict::Neighbor(key) => drop(all.neighbors.insert(key)),
+            Verdict::Fdb(key) => drop(all.fdb.insert(key)),
+            Verdict::Route(key) => drop(all.routes.insert(key)),
+        }
+        if all.len() <= MOST_LOST {
+            *self = Self::Lost(all);
+        }
+    }
+}
+
+/// What one notification comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// It does not concern us.
+    Nothing,
+    /// A wanted object was taken away.
+    Neighbor(NeighborKey),
+    Fdb(FdbKey),
+    Route(RouteKey),
+    /// Something else that concerns us.
+    Anything,
+}
+
+impl Verdict {
+    const fn of(concerns: bool) -> Self {
+        if concerns { Self::Anything } else { Self::Nothing }
+    }
+}
+
 /// Which notifications concern us.
 #[derive(Debug)]
 struct Relevance {
     marks: Marks,
     writer: u32,
     watched: Watched,
-    /// Indices of our devices.
-    devices: BTreeSet<u32>,
+    /// What the kernel should hold; before that is known everything of ours concerns us.
+    wanted: Option<Arc<State>>,
+    /// Names of our devices by index.
+    devices: BTreeMap<u32, LinkName>,
 }
 
 impl Relevance {
@@ -133,41 +213,97 @@ impl Relevance {
     fn reread(&mut self) -> io::Result<()> {
         let links = observe::links(&mut Channel::open()?)?;
         let ours = links.values().filter(|link| observe::is_ours(link, &self.marks));
-        self.devices = ours.map(|link| link.index).collect();
+        self.devices = ours.map(|link| (link.index, link.name.clone())).collect();
         Ok(())
     }
 
-    /// Whether a datagram concerns us; one that can't be read might.
-    fn judge(&mut self, datagram: &[u8]) -> bool {
+    /// Whether a datagram concerns us; one that can't be read might. What it tells is added to what was `heard`.
+    fn judge(&mut self, datagram: &[u8], heard: &mut Heard) -> bool {
         let mut readable = false;
         let mut concerned = false;
         for message in messages(datagram) {
             readable = true;
-            concerned |= self.concerns(&message);
+            let verdict = self.verdict(&message);
+            concerned |= verdict != Verdict::Nothing;
+            heard.hear(verdict);
+        }
+        if !readable {
+            heard.hear(Verdict::Anything);
         }
         concerned || !readable
     }
 
-    fn concerns(&mut self, message: &Message<'_>) -> bool {
+    fn verdict(&mut self, message: &Message<'_>) -> Verdict {
         match message.kind {
             link::RTM_NEWLINK | link::RTM_DELLINK => {
                 self.learn(message);
-                message.port != self.writer
+                Verdict::of(message.port != self.writer)
             }
-            neighbor::RTM_NEWNEIGH | neighbor::RTM_DELNEIGH => {
-                neighbor::index(message.body).is_some_and(|index| self.devices.contains(&index))
-            }
-            route::RTM_NEWROUTE | route::RTM_DELROUTE => route::decode(message.body).is_some_and(|found| {
-                found.protocol == self.marks.route_protocol
-                    || found.key.prefix.prefix_len() == 0
-                    || self.watched.touched_by(&found.key.prefix)
-            }),
-            nexthop::RTM_NEWNEXTHOP | nexthop::RTM_DELNEXTHOP => {
-                nexthop::decode(message.body).is_none_or(|object| self.marks.owns_nexthop(object.id))
-            }
+            neighbor::RTM_NEWNEIGH | neighbor::RTM_DELNEIGH => self.neighbor(message),
+            route::RTM_NEWROUTE | route::RTM_DELROUTE => self.route(message),
+            nexthop::RTM_NEWNEXTHOP | nexthop::RTM_DELNEXTHOP => self.nexthop(message),
             // Addresses, rules and settings change rarely.
-            _ => true,
+            _ => Verdict::Anything,
         }
+    }
+
+    fn neighbor(&self, message: &Message<'_>) -> Verdict {
+        let Some(link) = neighbor::index(message.body).and_then(|index| self.devices.get(&index)) else {
+            return Verdict::Nothing;
+        };
+        let Some(wanted) = &self.wanted else { return Verdict::Anything };
+        if message.kind == neighbor::RTM_NEWNEIGH && !neighbor::is_failed(message.body) {
+            let as_wanted = match neighbor::decode(message.body) {
+                Some(Entry::Neighbor { address, mac, protocol, .. }) => {
+                    let key = NeighborKey { link: link.clone(), address };
+                    protocol == self.marks.route_protocol && wanted.neighbors.get(&key) == Some(&mac)
+                }
+                Some(Entry::Fdb { mac, remote, .. }) => {
+                    wanted.fdb.get(&FdbKey { link: link.clone(), mac }) == Some(&remote)
+                }
+                None => false,
+            };
+            return Verdict::of(!as_wanted);
+        }
+        match neighbor::place(message.body) {
+            Some(Place::Neighbor(address)) => {
+                let key = NeighborKey { link: link.clone(), address };
+                if wanted.neighbors.contains_key(&key) { Verdict::Neighbor(key) } else { Verdict::Nothing }
+            }
+            Some(Place::Fdb(mac, remote)) => {
+                let key = FdbKey { link: link.clone(), mac };
+                match wanted.fdb.get(&key) {
+                    None => Verdict::Nothing,
+                    wanted if wanted == remote.as_ref() => Verdict::Fdb(key),
+                    // One of several places that it had.
+                    Some(_) => Verdict::Anything,
+                }
+            }
+            None => Verdict::Anything,
+        }
+    }
+
+    fn route(&self, message: &Message<'_>) -> Verdict {
+        let Some(found) = route::decode(message.body) else { return Verdict::Nothing };
+        if found.protocol != self.marks.route_protocol {
+            let default = found.key.prefix.prefix_len() == 0;
+            return Verdict::of(default || self.watched.touched_by(&found.key.prefix));
+        }
+        let Some(wanted) = self.wanted.as_ref().map(|wanted| wanted.routes.get(&found.key)) else {
+            return Verdict::Anything;
+        };
+        if message.kind == route::RTM_NEWROUTE {
+            return Verdict::of(wanted != Some(&found.route));
+        }
+        if wanted.is_some() { Verdict::Route(found.key) } else { Verdict::Nothing }
+    }
+
+    /// Few of them come that are not our own socket's: only the end of one that is not wanted is nothing.
+    fn nexthop(&self, message: &Message<'_>) -> Verdict {
+        let Some(object) = nexthop::decode(message.body) else { return Verdict::Anything };
+        let unwanted = |wanted: &Arc<State>| !wanted.nexthops.contains_key(&object.id);
+        let gone = message.kind == nexthop::RTM_DELNEXTHOP && self.wanted.as_ref().is_some_and(unwanted);
+        Verdict::of(self.marks.owns_nexthop(object.id) && !gone)
     }
 
     /// Keeps track of our devices.
@@ -176,7 +312,7 @@ impl Relevance {
             return;
         };
         if message.kind == link::RTM_NEWLINK && observe::is_ours(&found, &self.marks) {
-            self.devices.insert(found.index);
+            self.devices.insert(found.index, found.name);
         } else {
             self.devices.remove(&found.index);
         }

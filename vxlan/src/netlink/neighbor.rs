@@ -21,6 +21,7 @@ const NDA_LLADDR: u16 = 2;
 const NDA_IFINDEX: u16 = 8;
 const NDA_PROTOCOL: u16 = 12;
 const AF_BRIDGE: u8 = 7;
+const NUD_FAILED: u16 = 0x20;
 const NUD_PERMANENT: u16 = 0x80;
 const NTF_SELF: u8 = 0x02;
 const NTF_EXT_LEARNED: u8 = 0x10;
@@ -70,6 +71,32 @@ pub(super) fn decode(body: &[u8]) -> Option<Entry> {
     }
     let protocol = attribute(rest, NDA_PROTOCOL).and_then(|value| u8_at(value, 0)).unwrap_or(0);
     Some(Entry::Neighbor { index, address, mac, protocol })
+}
+
+/// What an `ndmsg` is about, also where it says that it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A neighbour.
+    Neighbor(IpAddr),
+    /// A forwarding database entry, and where it leads.
+    Fdb(Mac, Option<IpAddr>),
+}
+
+/// Reads of an `ndmsg` what it is about.
+pub(super) fn place(body: &[u8]) -> Option<Place> {
+    let rest = body.get(HEADER..)?;
+    let address = attribute(rest, NDA_DST).and_then(ip);
+    if u8_at(body, 0)? == AF_BRIDGE {
+        let mac = attribute(rest, NDA_LLADDR).and_then(|value| value.try_into().ok()).map(Mac)?;
+        return Some(Place::Fdb(mac, address));
+    }
+    address.map(Place::Neighbor)
+}
+
+/// Whether an `ndmsg` tells of a neighbour without an Ethernet address: the kernel says so of one that is deleted, before
+/// it forgets it.
+pub(super) fn is_failed(body: &[u8]) -> bool {
+    u8_at(body, 0) != Some(AF_BRIDGE) && u16_at(body, 8).is_some_and(|state| state & NUD_FAILED != 0)
 }
 
 pub(super) fn set(index: u32, address: IpAddr, mac: Mac, protocol: u8) -> Request {

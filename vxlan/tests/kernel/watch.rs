@@ -1,10 +1,11 @@
 //! The monitor wakes for what concerns us and sleeps through the rest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use vxlan::State;
 use vxlan::netlink::{Kernel, Monitor};
+use vxlan::{Change, Dataplane, Lost, State};
 
 use crate::namespace::{
     add_peer, ids, in_namespace, ip, kernel, marks, mesh, native, pass, run, settle, wait_for_state,
@@ -76,6 +77,47 @@ fn our_own_changes_do_not_wake_us_and_the_same_by_others_do() {
         watch.sleeps_through("our own additions");
         ip("route del 10.244.7.0/24");
         watch.wakes_for("a deletion by somebody else");
+    });
+}
+
+/// The kernel signs notifications of FDB entries and of deleted neighbours with nobody's name.
+#[test]
+fn what_comes_to_be_as_it_is_wanted_wakes_nobody_and_what_was_taken_away_is_named() {
+    in_namespace(|| {
+        let mut watch = Watch::start();
+        let mut wanted = mesh([7, 9]);
+        add_peer(&mut wanted, 8, native(8));
+        for (what, state) in [("a peer that goes", mesh([7, 9])), ("one that comes", wanted.clone())] {
+            watch.monitor.expect(Arc::new(state.clone()));
+            let report = pass(&mut watch.kernel, &state);
+            let entries = |change: &Change| matches!(change, Change::SetFdb(..) | Change::DeleteFdb(_));
+            assert!(report.failures.is_empty() && report.applied.iter().any(entries), "{report:#?}");
+            watch.sleeps_through(what);
+        }
+
+        let mut named = |damage: &[&str]| {
+            let _ = watch.monitor.lost();
+            run(damage[0], damage[1]);
+            watch.wakes_for(damage[1]);
+            watch.monitor.lost()
+        };
+        let route = named(&["ip", "route del 10.244.7.0/24"]).expect("a route alone");
+        assert_eq!(route.len(), 1);
+        assert_eq!(route.routes.first().map(|key| key.prefix.to_string()).as_deref(), Some("10.244.7.0/24"));
+        let entry = named(&["bridge", "fdb del 02:00:00:00:01:07 dev vx4 self"]).expect("an entry alone");
+        assert_eq!((entry.len(), entry.fdb.len()), (1, 1));
+        let neighbor = named(&["ip", "neigh del 10.244.7.0 dev vx4"]).expect("a neighbour alone");
+        assert_eq!((neighbor.len(), neighbor.neighbors.len()), (1, 1));
+        assert_eq!(named(&["bridge", "fdb append 02:00:00:00:01:09 dst 192.0.2.77 dev vx4 self"]), None);
+        assert_eq!(named(&["ip", "link set vx4 mtu 1400"]), None);
+
+        let lost = Lost { routes: route.routes, fdb: entry.fdb, neighbors: neighbor.neighbors };
+        let outcomes = watch.kernel.apply(&lost.mend(&wanted));
+        assert!(outcomes.len() == 3 && outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        assert_eq!(
+            watch.kernel.apply(&lost.mend(&wanted)).iter().filter(|outcome| outcome.is_err()).count(),
+            1
+        );
     });
 }
 
