@@ -1,7 +1,7 @@
 //! Small files of the state directory: a crash, of the agent or of the machine, leaves the old content or the new one.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 
 /// Writes the file anew, or makes it.
@@ -9,9 +9,23 @@ use std::path::Path;
 /// # Errors
 /// The folder can't be written; what stood there stands.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_by(path, |file| file.write_all(content))
+}
+
+/// The same for a content that `write` gives piece by piece.
+///
+/// # Errors
+/// Those of `write`, and of [`replace`].
+pub(crate) fn replace_by(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(content)?;
+    let file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut buffer = BufWriter::new(file.as_file());
+    write(&mut buffer)?;
+    buffer.flush()?;
+    drop(buffer);
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(folder)?.sync_all()

@@ -105,7 +105,7 @@ struct Troubles {
 }
 
 /// Kinds of records: one directory each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Node,
     Claim,

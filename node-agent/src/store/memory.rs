@@ -242,12 +242,12 @@ impl Store for MemoryStore {
         self.call("publish", &record.name, |contents, now| {
             let mut record = record.clone();
             if let Some(stored) = contents.snapshot.nodes.remove(&record.name) {
-                for (key, value) in stored.unknown {
-                    record.unknown.entry(key).or_insert(value);
+                for (key, value) in &stored.unknown {
+                    record.unknown.entry(key.clone()).or_insert_with(|| value.clone());
                 }
             }
             contents.seen.insert(record.name.clone(), now);
-            contents.snapshot.nodes.insert(record.name.clone(), record);
+            contents.snapshot.nodes.insert(record.name.clone(), Arc::new(record));
             Ok(())
         })
         .await

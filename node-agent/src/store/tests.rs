@@ -133,11 +133,11 @@ async fn an_empty_store_has_a_snapshot(two: Two) {
 async fn what_one_publishes_the_other_sees(two: Two) {
     two.one.publish(&record_of("n1")).await.unwrap();
     let snapshot = until(&*two.other, "n1", |shown| shown.nodes.contains_key(&name("n1"))).await;
-    assert_eq!(snapshot.nodes[&name("n1")], record_of("n1"));
+    assert_eq!(*snapshot.nodes[&name("n1")], record_of("n1"));
 
     let bare = NodeRecord { underlay: Underlay::default(), labels: BTreeMap::new(), ..record_of("n1") };
     two.one.publish(&bare).await.unwrap();
-    until(&*two.other, "the new record", |shown| shown.nodes[&name("n1")] == bare).await;
+    until(&*two.other, "the new record", |shown| *shown.nodes[&name("n1")] == bare).await;
 }
 
 async fn republishing_keeps_unknown_fields(two: Two) {

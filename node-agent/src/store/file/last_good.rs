@@ -5,9 +5,10 @@
 //! can't be read. It is written seldom, and may be that much older than what broke.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -30,8 +31,8 @@ pub(super) struct LastGood {
     /// `None`: nothing is kept.
     path: Option<PathBuf>,
     every: Duration,
-    /// Until the first snapshot is whole.
-    recalled: Records,
+    /// Read when the first record turns out to be broken; nobody is asked for any more once a snapshot was whole.
+    recalled: OnceLock<Records>,
     next: Instant,
     /// Hash of what was written last.
     written: Option<u64>,
@@ -42,34 +43,39 @@ pub(super) struct LastGood {
 impl LastGood {
     /// A file that is not there, or is not ours, says nothing.
     pub(super) fn load(path: Option<PathBuf>, every: Duration) -> Self {
-        let recalled = path.as_deref().map_or_else(Records::new, |path| {
-            read(path).unwrap_or_else(|error| {
-                tracing::warn!(path = %path.display(), %error,
-                    "what records said before the agent started can't be read; it matters only where one is broken now");
-                Records::new()
-            })
-        });
-        Self { path, every, recalled, next: Instant::now() + every, written: None, told: false }
+        Self {
+            path,
+            every,
+            recalled: OnceLock::new(),
+            next: Instant::now() + every,
+            written: None,
+            told: false,
+        }
     }
 
     /// What the record said.
     pub(super) fn recall(&self, kind: Kind, stem: &str) -> Option<Vec<u8>> {
-        self.recalled.get(&kind.record(stem)).map(|value| value.to_string().into_bytes())
+        let load = || {
+            let Some(path) = &self.path else { return Records::new() };
+            read(path).unwrap_or_else(|error| {
+                tracing::warn!(path = %path.display(), %error,
+                    "what records said before the agent started can't be read, and one of them is broken now");
+                Records::new()
+            })
+        };
+        self.recalled.get_or_init(load).get(&kind.record(stem)).map(|value| value.to_string().into_bytes())
     }
 
     /// Takes note of a whole snapshot.
     pub(super) fn keep(&mut self, snapshot: &Snapshot, now: Instant) {
-        self.recalled.clear();
+        self.recalled = OnceLock::from(Records::new());
         let Some(path) = self.path.as_deref().filter(|_| now >= self.next) else { return };
         self.next = now + self.every;
-        let content = content(snapshot);
-        let mut hasher = DefaultHasher::new();
-        content.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = hash(snapshot);
         if self.written == Some(hash) {
             return;
         }
-        match durable::replace(path, &content) {
+        match durable::replace_by(path, |file| content(snapshot, |part| file.write_all(part))) {
             Ok(()) => (self.written, self.told) = (Some(hash), false),
             Err(error) => {
                 if !std::mem::replace(&mut self.told, true) {
@@ -89,8 +95,20 @@ fn read(path: &Path) -> io::Result<Records> {
     }
 }
 
-/// All that has a content, in the form of the records themselves.
-fn content(snapshot: &Snapshot) -> Vec<u8> {
+/// Of all that would be written.
+fn hash(snapshot: &Snapshot) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // It never fails to take them in.
+    let _ = content(snapshot, |part| {
+        hasher.write(part);
+        Ok(())
+    });
+    hasher.finish()
+}
+
+/// All that has a content, in the form of the records themselves, piece by piece: whole it would be the largest thing
+/// in memory.
+fn content(snapshot: &Snapshot, mut put: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let encoding = Encoding::default();
     let nodes = snapshot
         .nodes
@@ -101,13 +119,12 @@ fn content(snapshot: &Snapshot) -> Vec<u8> {
     let pools = snapshot.pools.values();
     let pools =
         pools.map(|pool| (Kind::Pool.record(&Block::new(pool.cidr).record_name()), encoding.pool(pool)));
-    let mut content = b"{".to_vec();
+    put(b"{")?;
     for (index, (name, record)) in nodes.chain(claims).chain(pools).enumerate() {
-        content.extend(if index == 0 { "\n" } else { ",\n" }.bytes());
-        content.extend(Value::String(name).to_string().bytes());
-        content.extend(b": ");
-        content.extend(record.trim_ascii_end());
+        put(if index == 0 { b"\n" } else { b",\n" })?;
+        put(Value::String(name).to_string().as_bytes())?;
+        put(b": ")?;
+        put(record.trim_ascii_end())?;
     }
-    content.extend(b"\n}\n");
-    content
+    put(b"\n}\n")
 }

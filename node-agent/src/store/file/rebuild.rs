@@ -31,12 +31,14 @@ impl Rebuild {
         self.since.is_some()
     }
 
+    /// A snapshot that [`Rebuild::look`] has found whole, as it is shown.
+    pub(super) fn remember(&mut self, snapshot: &Arc<Snapshot>) {
+        self.whole = Some(Arc::clone(snapshot));
+    }
+
     /// Is this snapshot one of a store that is being filled again? `own` is this node, if it has a record.
     pub(super) fn look(&mut self, own: Option<&NodeName>, snapshot: &Snapshot, now: Instant) -> bool {
-        let (Some(own), Some(whole)) = (own, &self.whole) else {
-            self.whole = Some(Arc::new(snapshot.clone()));
-            return false;
-        };
+        let (Some(own), Some(whole)) = (own, &self.whole) else { return false };
         let has_record = snapshot.nodes.contains_key(own);
         // What was given back by order is no loss.
         let has_claims = whole
@@ -45,7 +47,6 @@ impl Rebuild {
             .all(|block| snapshot.claims.contains_key(block) || snapshot.released.contains_key(block));
         let Some(since) = self.since else {
             if has_claims && (has_record || !whole.nodes.contains_key(own)) {
-                self.whole = Some(Arc::new(snapshot.clone()));
                 return false;
             }
             tracing::warn!(
@@ -64,7 +65,7 @@ impl Rebuild {
                 claims = snapshot.claims.len(),
                 "the store is taken as it is again"
             );
-            *self = Self { whole: Some(Arc::new(snapshot.clone())), since: None, back: None };
+            (self.since, self.back) = (None, None);
         }
         !is_over
     }
@@ -75,9 +76,19 @@ mod tests {
     use super::*;
     use crate::store::tests::{claim_of, name, record_of};
 
+    impl Rebuild {
+        fn judge(&mut self, own: Option<&NodeName>, snapshot: &Snapshot, now: Instant) -> bool {
+            let rebuilding = self.look(own, snapshot, now);
+            if !rebuilding {
+                self.remember(&Arc::new(snapshot.clone()));
+            }
+            rebuilding
+        }
+    }
+
     fn snapshot(nodes: &[&str], claims: &[(&str, &str)]) -> Snapshot {
         Snapshot {
-            nodes: nodes.iter().map(|node| (name(node), record_of(node))).collect(),
+            nodes: nodes.iter().map(|node| (name(node), record_of(node).into())).collect(),
             claims: claims
                 .iter()
                 .map(|(block, node)| claim_of(block, node))
@@ -93,12 +104,12 @@ mod tests {
         let claims = [("10.244.1.0/24", "n1"), ("10.244.2.0/24", "n2")];
         let whole = snapshot(&["n1", "n2"], &claims);
         let mut rebuild = Rebuild::default();
-        assert!(!rebuild.look(Some(&own), &whole, began));
+        assert!(!rebuild.judge(Some(&own), &whole, began));
         let mut given_back = snapshot(&["n1", "n2"], &claims[1..]);
         given_back.released.insert(claim_of("10.244.1.0/24", "n1").block, crate::store::tests::at(0));
-        assert!(!rebuild.look(Some(&own), &given_back, began));
-        assert!(!rebuild.look(Some(&own), &whole, began));
-        assert!(rebuild.look(Some(&own), &snapshot(&["n1", "n2"], &claims[1..]), began));
+        assert!(!rebuild.judge(Some(&own), &given_back, began));
+        assert!(!rebuild.judge(Some(&own), &whole, began));
+        assert!(rebuild.judge(Some(&own), &snapshot(&["n1", "n2"], &claims[1..]), began));
     }
 
     #[test]
@@ -108,23 +119,23 @@ mod tests {
         let claims = [("10.244.1.0/24", "n1"), ("10.244.2.0/24", "n2")];
         let whole = snapshot(&["n1", "n2"], &claims);
         let mut rebuild = Rebuild::default();
-        assert!(!rebuild.look(None, &Snapshot::default(), at(0)), "nobody's");
-        assert!(!rebuild.look(Some(&own), &snapshot(&["n2"], &[]), at(0)), "not published yet");
-        assert!(!rebuild.look(Some(&own), &whole, at(0)));
-        assert!(!rebuild.look(Some(&own), &snapshot(&["n1"], &claims[..1]), at(0)), "another node has gone");
-        assert!(!rebuild.look(Some(&own), &whole, at(0)));
+        assert!(!rebuild.judge(None, &Snapshot::default(), at(0)), "nobody's");
+        assert!(!rebuild.judge(Some(&own), &snapshot(&["n2"], &[]), at(0)), "not published yet");
+        assert!(!rebuild.judge(Some(&own), &whole, at(0)));
+        assert!(!rebuild.judge(Some(&own), &snapshot(&["n1"], &claims[..1]), at(0)), "another node has gone");
+        assert!(!rebuild.judge(Some(&own), &whole, at(0)));
 
-        assert!(rebuild.look(Some(&own), &Snapshot::default(), at(10)));
-        assert!(rebuild.look(Some(&own), &snapshot(&["n1"], &[]), at(2000)), "a claim is missing");
-        assert!(rebuild.look(Some(&own), &snapshot(&["n1"], &claims[..1]), at(2100)));
-        assert!(rebuild.look(Some(&own), &whole, at(3099)));
-        assert!(!rebuild.look(Some(&own), &whole, at(3100)));
+        assert!(rebuild.judge(Some(&own), &Snapshot::default(), at(10)));
+        assert!(rebuild.judge(Some(&own), &snapshot(&["n1"], &[]), at(2000)), "a claim is missing");
+        assert!(rebuild.judge(Some(&own), &snapshot(&["n1"], &claims[..1]), at(2100)));
+        assert!(rebuild.judge(Some(&own), &whole, at(3099)));
+        assert!(!rebuild.judge(Some(&own), &whole, at(3100)));
         assert!(!rebuild.is_under_way());
 
         // It never comes back: then what is there is believed.
-        assert!(rebuild.look(Some(&own), &Snapshot::default(), at(4000)));
-        assert!(rebuild.look(Some(&own), &Snapshot::default(), at(13_999)));
-        assert!(!rebuild.look(Some(&own), &Snapshot::default(), at(14_000)));
-        assert!(!rebuild.look(Some(&own), &Snapshot::default(), at(20_000)), "it is not lost twice");
+        assert!(rebuild.judge(Some(&own), &Snapshot::default(), at(4000)));
+        assert!(rebuild.judge(Some(&own), &Snapshot::default(), at(13_999)));
+        assert!(!rebuild.judge(Some(&own), &Snapshot::default(), at(14_000)));
+        assert!(!rebuild.judge(Some(&own), &Snapshot::default(), at(20_000)), "it is not lost twice");
     }
 }

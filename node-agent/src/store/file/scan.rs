@@ -1,12 +1,14 @@
-//! Reads the whole directory into a snapshot; what did not change is not read again.
+//! Reads the directory into a snapshot; what did not change is not read again.
 //!
-//! Level-triggered: nothing here knows events. A record that can't be read keeps its last good content for as
+//! Level-triggered: nothing here believes events. Where they say which names may have changed, those alone are looked at,
+//! as they are then; everything is looked at once in a while. A record that can't be read keeps its last good content for as
 //! long as something stands under its name (DESIGN, invariant 14), over restarts too ([`LastGood`]).
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
@@ -24,10 +26,13 @@ const LEFTOVER_AFTER: SignedDuration = SignedDuration::from_mins(10);
 /// A file that changed less than this long ago may change again with the same time stamp.
 const STAMP_GRANULARITY: SignedDuration = SignedDuration::from_secs(2);
 
+/// Names of records that may have changed, without `.json`.
+pub(super) type Names = BTreeMap<Kind, BTreeSet<String>>;
+
 /// What was read, and of what.
 #[derive(Debug)]
 pub(super) struct Scanner {
-    nodes: Table<NodeName, NodeRecord>,
+    nodes: Table<NodeName, Arc<NodeRecord>>,
     claims: Table<Block, Claim>,
     pools: Table<IpNet, PoolRecord>,
     released: Table<Block, Timestamp>,
@@ -64,8 +69,16 @@ impl Scanner {
         }
     }
 
-    /// Everything that the directory `root` holds, with revision 0. An error says nothing of what it holds.
-    pub(super) fn scan(&mut self, root: &Path, now: Timestamp) -> io::Result<Snapshot> {
+    /// Everything that the directory `root` holds, with revision 0. An error says nothing of what it holds. `names`: only
+    /// these are looked at, and of all others is believed what was read before.
+    pub(super) fn scan(
+        &mut self,
+        root: &Path,
+        names: Option<&Names>,
+        now: Timestamp,
+    ) -> io::Result<Snapshot> {
+        let none = BTreeSet::new();
+        let only = |kind: Kind| names.map(|names| names.get(&kind).unwrap_or(&none));
         let directory = |kind: Kind| root.join(kind.directory());
         let recall = |kind: Kind| {
             let last_good = &self.last_good;
@@ -73,13 +86,18 @@ impl Scanner {
         };
         self.nodes.scan(
             &directory(Kind::Node),
+            only(Kind::Node),
             now,
             |name| name.parse().ok(),
-            record::node,
+            |name, bytes| {
+                record::node(name, bytes)
+                    .map(|Decoded { record, newer }| Decoded { record: Arc::new(record), newer })
+            },
             recall(Kind::Node),
         )?;
         self.claims.scan(
             &directory(Kind::Claim),
+            only(Kind::Claim),
             now,
             Block::from_record_name,
             |block, bytes| record::claim(*block, bytes),
@@ -87,6 +105,7 @@ impl Scanner {
         )?;
         self.pools.scan(
             &directory(Kind::Pool),
+            only(Kind::Pool),
             now,
             cidr_from_record_name,
             |cidr, bytes| record::pool(*cidr, bytes),
@@ -94,6 +113,7 @@ impl Scanner {
         )?;
         self.released.scan(
             &directory(Kind::Released),
+            only(Kind::Released),
             now,
             Block::from_record_name,
             |block, bytes| record::released(*block, bytes),
@@ -113,12 +133,10 @@ impl Scanner {
         self.claims.report(Kind::Claim, &mut snapshot.problems);
         self.pools.report(Kind::Pool, &mut snapshot.problems);
         self.released.report(Kind::Released, &mut snapshot.problems);
-        for (name, row) in self.nodes.keyed() {
-            if let Some(record) = &row.good {
-                snapshot.nodes.insert(name.clone(), record.clone());
-            }
-        }
-        for (block, row) in self.claims.keyed() {
+        // Collected, not inserted one by one, which would leave the maps half empty.
+        let nodes = self.nodes.keyed().filter_map(|(name, row)| Some((name.clone(), row.good.clone()?)));
+        snapshot.nodes = nodes.collect();
+        let claims = self.claims.keyed().map(|(block, row)| {
             // The name alone holds the block, whatever the content.
             let nameless = || Claim {
                 block: *block,
@@ -126,11 +144,11 @@ impl Scanner {
                 claimed_at: row.stamp.modified(),
                 unknown: BTreeMap::new(),
             };
-            snapshot.claims.insert(*block, row.good.clone().unwrap_or_else(nameless));
-            if !row.readable {
-                snapshot.unreadable.insert(*block);
-            }
-        }
+            (*block, row.good.clone().unwrap_or_else(nameless))
+        });
+        snapshot.claims = claims.collect();
+        let unreadable = self.claims.keyed().filter(|(_, row)| !row.readable);
+        snapshot.unreadable = unreadable.map(|(block, _)| *block).collect();
         for (cidr, row) in self.pools.keyed() {
             if let Some(record) = &row.good {
                 snapshot.pools.insert(*cidr, record.clone());
@@ -172,11 +190,51 @@ impl<K: Clone, R> Table<K, R> {
     fn scan(
         &mut self,
         directory: &Path,
+        only: Option<&BTreeSet<String>>,
         now: Timestamp,
         key: impl Fn(&str) -> Option<K>,
         decode: impl Fn(&K, &[u8]) -> Result<Decoded<R>, RecordError>,
         recall: impl Fn(&str) -> Option<Vec<u8>>,
     ) -> io::Result<()> {
+        let listed = match only {
+            Some(names) => names.clone(),
+            None => self.list(directory, now)?,
+        };
+        for stem in listed {
+            let Entry::Vacant(vacant) = self.rows.entry(stem) else { continue };
+            let key = key(vacant.key());
+            vacant.insert(Row {
+                key,
+                stamp: Stamp::default(),
+                settled: false,
+                good: None,
+                readable: false,
+                problem: None,
+            });
+        }
+        let mut gone = Vec::new();
+        let mut refresh = |stem: &String, row: &mut Row<K, R>| -> io::Result<()> {
+            if !row.refresh(&file(directory, stem), now, &decode, || recall(stem))? {
+                gone.push(stem.clone());
+            }
+            Ok(())
+        };
+        match only {
+            None => self.rows.iter_mut().try_for_each(|(stem, row)| refresh(stem, row))?,
+            Some(names) => {
+                for stem in names {
+                    self.rows.get_mut(stem).map_or(Ok(()), |row| refresh(stem, row))?;
+                }
+            }
+        }
+        for stem in gone {
+            self.rows.remove(&stem);
+        }
+        Ok(())
+    }
+
+    /// All names that are there. Forgets those that are not.
+    fn list(&mut self, directory: &Path, now: Timestamp) -> io::Result<BTreeSet<String>> {
         let listed = list(directory, now)?;
         // A file that is replaced while the directory is read may be missed: what vanished is asked for by name.
         let mut gone = Vec::new();
@@ -188,31 +246,7 @@ impl<K: Clone, R> Table<K, R> {
         for stem in gone {
             self.rows.remove(&stem);
         }
-        for stem in listed {
-            let Entry::Vacant(vacant) = self.rows.entry(stem) else { continue };
-            let key = key(vacant.key());
-            let recalled = key.as_ref().zip(recall(vacant.key()));
-            let good =
-                recalled.and_then(|(key, bytes)| decode(key, &bytes).ok()).map(|decoded| decoded.record);
-            vacant.insert(Row {
-                key,
-                stamp: Stamp::default(),
-                settled: false,
-                good,
-                readable: false,
-                problem: None,
-            });
-        }
-        let mut gone = Vec::new();
-        for (stem, row) in &mut self.rows {
-            if !row.refresh(&file(directory, stem), now, &decode)? {
-                gone.push(stem.clone());
-            }
-        }
-        for stem in gone {
-            self.rows.remove(&stem);
-        }
-        Ok(())
+        Ok(listed)
     }
 
     fn keyed(&self) -> impl Iterator<Item = (&K, &Row<K, R>)> {
@@ -235,6 +269,7 @@ impl<K, R> Row<K, R> {
         path: &Path,
         now: Timestamp,
         decode: impl Fn(&K, &[u8]) -> Result<Decoded<R>, RecordError>,
+        recall: impl FnOnce() -> Option<Vec<u8>>,
     ) -> io::Result<bool> {
         let Some(key) = &self.key else {
             self.problem = Some("this is no name of a record; move the file elsewhere".to_owned());
@@ -244,10 +279,16 @@ impl<K, R> Row<K, R> {
             return Ok(true);
         }
         self.readable = false;
-        let kept = if self.good.is_some() { "; its last good content stands" } else { "" };
+        let broken = |why: String| {
+            if self.good.is_none() {
+                self.good = recall().and_then(|bytes| decode(key, &bytes).ok()).map(|decoded| decoded.record);
+            }
+            let kept = if self.good.is_some() { "; its last good content stands" } else { "" };
+            Some(format!("{why}{kept}"))
+        };
         let (stamp, problem) = match read::record(path)? {
             Content::Absent => return Ok(false),
-            Content::Unfit(why, stamp) => (stamp, Some(format!("{why}{kept}"))),
+            Content::Unfit(why, stamp) => (stamp, broken(why)),
             Content::Bytes(bytes, stamp) => match decode(key, &bytes) {
                 Ok(decoded) => {
                     self.good = Some(decoded.record);
@@ -260,7 +301,7 @@ impl<K, R> Row<K, R> {
                     };
                     (stamp, decoded.newer.map(note))
                 }
-                Err(error) => (stamp, Some(format!("{error}{kept}"))),
+                Err(error) => (stamp, broken(error.to_string())),
             },
         };
         self.stamp = stamp;

@@ -117,11 +117,11 @@ async fn a_claim_is_not_there_or_whole() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_is_the_old_one_or_the_new_one() {
     let done = at_every_step("publish", 4, |left, _| {
-        let record = &left.nodes[&name("n1")];
+        let record = &*left.nodes[&name("n1")];
         assert!(*record == record_of("n1") || *record == new_record());
     })
     .await;
-    assert_eq!(done.nodes[&name("n1")], new_record());
+    assert_eq!(*done.nodes[&name("n1")], new_record());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,7 +169,7 @@ async fn an_agent_killed_at_any_instant_leaves_whole_records() {
         agent.wait().unwrap();
         let left = contents(&place).await;
         assert_eq!(left.problems.len(), 0, "{:?}", left.problems);
-        let record = &left.nodes[&name("n1")];
+        let record = &*left.nodes[&name("n1")];
         assert!(*record == record_of("n1") || *record == new_record());
         let claim = claim_of("10.244.7.0/24", "n1");
         assert!(left.claims.get(&claim.block).is_none_or(|left| *left == claim));

@@ -41,8 +41,8 @@ impl Agent {
 
 /// What routes follow from.
 fn routed(shown: &Snapshot) -> (BTreeMap<NodeName, NodeRecord>, BTreeMap<Block, Claim>) {
-    let known = |(name, record): (&NodeName, &NodeRecord)| {
-        (name.clone(), NodeRecord { unknown: BTreeMap::new(), ..record.clone() })
+    let known = |(name, record): (&NodeName, &Arc<NodeRecord>)| {
+        (name.clone(), NodeRecord { unknown: BTreeMap::new(), ..NodeRecord::clone(record) })
     };
     (shown.nodes.iter().map(known).collect(), shown.claims.clone())
 }
