@@ -27,7 +27,7 @@ enum Object {
 pub(super) fn measure(size: Size) -> Result<Vec<Row>, BenchError> {
     let (peers, deletions) = match size {
         Size::Smoke => (20, 4),
-        Size::Full => (5000, 500),
+        Size::Full => (5000, 1000),
     };
     let site = Site::make(peers)?;
     let name = |what: &str| format!("{what}, {} peers", thousands(peers));
