@@ -14,7 +14,7 @@ use config::Config;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dataplane::{DataplaneThread, Gone};
@@ -34,9 +34,11 @@ mod counts;
 mod findings;
 mod firewall;
 mod in_use;
+mod mend;
 mod name;
 mod parts;
 mod pass;
+mod planned;
 mod present;
 mod publish;
 mod reconfigure;
@@ -57,6 +59,9 @@ use name::NameGate;
 use speaker::Running;
 use state_dir::Runs;
 use wait::Wake;
+
+/// After a pass nothing is done for so many times as long as it took, as far as the limits allow.
+const IDLE_BETWEEN_PASSES: u32 = 4;
 
 /// An agent that can't start, or has to end.
 #[derive(Debug, thiserror::Error)]
@@ -199,12 +204,16 @@ impl Agent {
         loop {
             match self.wait(stop).await {
                 Wake::Stop => return Ok(()),
-                Wake::Pass => {
-                    // What comes in a burst is looked at once.
-                    if stop.run_until_cancelled(sleep(self.limits.debounce)).await.is_none() {
-                        return Ok(());
+                Wake::Pass => self.pass_soon(),
+                Wake::Due => self.pass().await?,
+                Wake::Heard => {
+                    let mended = match self.kernel_events.lost() {
+                        Some(lost) => self.mend(&lost).await?,
+                        None => false,
+                    };
+                    if !mended {
+                        self.pass_soon();
                     }
-                    self.pass().await?;
                 }
                 Wake::Publish => self.publish(),
                 Wake::Command(command) => self.command(command).await?,
@@ -234,6 +243,13 @@ impl Agent {
                 Wake::Ended(Err(error)) => return Err(AgentError::Task(error.to_string())),
             }
         }
+    }
+
+    /// What comes in a burst is looked at together.
+    fn pass_soon(&mut self) {
+        let (least, most) = self.limits.debounce;
+        let gather = (self.state.took * IDLE_BETWEEN_PASSES).clamp(least, most);
+        self.state.due.get_or_insert_with(|| Instant::now() + gather);
     }
 }
 

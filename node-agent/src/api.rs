@@ -77,7 +77,7 @@ fn published(agent: &AgentHandle) -> Arc<Published> {
     agent.published.borrow().clone()
 }
 
-fn list<T: serde::Serialize>(agent: &AgentHandle, part: fn(&Published) -> &Vec<T>) -> Response {
+fn list<T: serde::Serialize>(agent: &AgentHandle, part: fn(&Published) -> &[T]) -> Response {
     Json(part(&published(agent))).into_response()
 }
 

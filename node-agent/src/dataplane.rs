@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
-use vxlan::{Dataplane, IpTunnel, ObserveError, Observed, Report, State, reconcile};
+use vxlan::{ApplyError, Change, Dataplane, IpTunnel, ObserveError, Observed, Report, State, reconcile};
 
 /// Handle of the thread.
 #[derive(Debug)]
@@ -27,9 +27,10 @@ pub struct Gone;
 
 #[derive(Debug)]
 enum Request {
-    Observe { watched: Vec<IpNet>, answer: oneshot::Sender<Result<Observed, ObserveError>> },
+    Observe { watched: Arc<[IpNet]>, answer: oneshot::Sender<Result<Observed, ObserveError>> },
     IpTunnels { asked: BTreeSet<IpTunnel>, answer: oneshot::Sender<BTreeSet<IpTunnel>> },
-    Reconcile { observed: Arc<Observed>, wanted: Box<State>, answer: oneshot::Sender<Report> },
+    Apply { changes: Vec<Change>, answer: oneshot::Sender<Vec<Result<(), ApplyError>>> },
+    Reconcile { observed: Arc<Observed>, wanted: Arc<State>, answer: oneshot::Sender<Report> },
 }
 
 impl DataplaneThread {
@@ -45,8 +46,12 @@ impl DataplaneThread {
                 match request {
                     Request::Observe { watched, answer } => drop(answer.send(dataplane.observe(&watched))),
                     Request::IpTunnels { asked, answer } => drop(answer.send(dataplane.ip_tunnels(&asked))),
+                    Request::Apply { changes, answer } => drop(answer.send(dataplane.apply(&changes))),
                     Request::Reconcile { observed, wanted, answer } => {
-                        drop(answer.send(reconcile(dataplane.as_mut(), &observed, &wanted)));
+                        let report = reconcile(dataplane.as_mut(), &observed, &wanted);
+                        // Whoever gets the report may go on with what was observed as its own.
+                        drop((observed, wanted));
+                        drop(answer.send(report));
                     }
                 }
             }
@@ -58,7 +63,7 @@ impl DataplaneThread {
     ///
     /// # Errors
     /// The thread is gone. That the kernel could not be read is the inner result.
-    pub async fn observe(&self, watched: Vec<IpNet>) -> Result<Result<Observed, ObserveError>, Gone> {
+    pub async fn observe(&self, watched: Arc<[IpNet]>) -> Result<Result<Observed, ObserveError>, Gone> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::Observe { watched, answer }).await.map_err(|_| Gone)?;
         answered.await.map_err(|_| Gone)
@@ -74,13 +79,23 @@ impl DataplaneThread {
         answered.await.map_err(|_| Gone)
     }
 
+    /// Applies these changes; one outcome each.
+    ///
+    /// # Errors
+    /// The thread is gone.
+    pub async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Result<(), ApplyError>>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Apply { changes, answer }).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
     /// Applies what differs between a look at the kernel and what is wanted.
     ///
     /// # Errors
     /// The thread is gone.
-    pub async fn reconcile(&self, observed: Arc<Observed>, wanted: State) -> Result<Report, Gone> {
+    pub async fn reconcile(&self, observed: Arc<Observed>, wanted: Arc<State>) -> Result<Report, Gone> {
         let (answer, answered) = oneshot::channel();
-        let request = Request::Reconcile { observed, wanted: Box::new(wanted), answer };
+        let request = Request::Reconcile { observed, wanted, answer };
         self.requests.send(request).await.map_err(|_| Gone)?;
         answered.await.map_err(|_| Gone)
     }

@@ -12,10 +12,10 @@ use node_agent::status::{
 pub(crate) fn published() -> Published {
     Published {
         status: status(),
-        pairs: pairs(),
-        routes: routes(),
-        neighbors: neighbors(),
-        blocks: blocks(),
+        pairs: pairs().into(),
+        routes: routes().into(),
+        neighbors: neighbors().into(),
+        blocks: blocks().into(),
         counters: counters(),
     }
 }

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 
 /// Name of a node: a DNS subdomain (RFC 1123), at most 253 bytes, as Kubernetes wants it. It names files and objects.
+///
+/// Shared, because it stands in all that is known of a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeName(String);
+pub struct NodeName(Arc<str>);
 
 /// A name that is not a DNS subdomain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +42,7 @@ impl FromStr for NodeName {
                     && label.ends_with(edge)
                     && label.chars().all(|c| edge(c) || c == '-')
             });
-        if legal { Ok(Self(name.to_owned())) } else { Err(NodeNameError(name.to_owned())) }
+        if legal { Ok(Self(name.into())) } else { Err(NodeNameError(name.to_owned())) }
     }
 }
 
@@ -165,7 +168,7 @@ pub struct Snapshot {
     /// Grows with every change.
     pub revision: u64,
     /// Node records by name. A record that has become unreadable stands here with its last good content.
-    pub nodes: BTreeMap<NodeName, NodeRecord>,
+    pub nodes: BTreeMap<NodeName, Arc<NodeRecord>>,
     /// Claims by block.
     pub claims: BTreeMap<Block, Claim>,
     /// Pool records by CIDR.

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp::Family;
 use bgp::speaker::{Peer, PeerName, Routes, SpeakerStatus};
@@ -111,20 +112,31 @@ pub struct Plan {
     pub peers: BTreeMap<PeerName, Peer>,
     /// Prefixes to announce.
     pub announce: BTreeSet<IpNet>,
-    /// Kernel state wanted.
-    pub dataplane: State,
+    /// Kernel state wanted. Shared: it is asked for, compared with and shown.
+    pub dataplane: Arc<State>,
     /// The pairs, sorted by peer, then family.
     pub pairs: Vec<PairPlan>,
-    /// Whose routes they are: the node, or the outside speaker, by prefix and table.
-    pub owners: BTreeMap<RouteKey, String>,
+    /// Routes that come from speakers outside of the cluster, and from which. Those to nodes are among the needs of
+    /// their pairs.
+    pub external: BTreeMap<RouteKey, PeerName>,
     /// Accepted by the speaker and refused here, by peer.
     pub refused: BTreeMap<PeerName, Vec<RefusedPrefix>>,
     /// What an operator should know, sorted.
     pub findings: BTreeSet<Finding>,
     /// For the next plan.
-    pub memory: Memory,
+    pub memory: Arc<Memory>,
     /// Our tunnel addresses.
     pub tunnel_addresses: BTreeMap<Family, IpAddr>,
+}
+
+impl Plan {
+    /// Whose routes they are: the node, or the outside speaker. The pools' are nobody's.
+    #[must_use]
+    pub fn owners(&self) -> BTreeMap<&RouteKey, &str> {
+        let of_nodes =
+            self.pairs.iter().flat_map(|pair| pair.needs.routes.iter().map(|key| (key, pair.peer.as_str())));
+        of_nodes.chain(self.external.iter().map(|(key, peer)| (key, peer.as_str()))).collect()
+    }
 }
 
 /// A pair of this node with a peer, for one family of pod addresses.
@@ -229,12 +241,12 @@ pub fn plan(world: &World<'_>) -> Plan {
     Plan {
         peers: sessions.peers,
         announce: world.held.iter().map(|block| block.net()).collect(),
-        dataplane: objects.state,
+        dataplane: Arc::new(objects.state),
         pairs: objects.pairs,
-        owners: objects.owners,
+        external: objects.external,
         refused: sessions.refused,
         findings,
-        memory,
+        memory: Arc::new(memory),
         tunnel_addresses: cluster.own.tunnel_addresses(),
     }
 }
@@ -305,8 +317,9 @@ pub fn own_record(
 
 /// Decides every pair. What the kernel must hold for it is filled in by `objects`.
 fn pairs(world: &World<'_>, cluster: &Cluster) -> (Vec<PairPlan>, Memory) {
-    let mut pairs = Vec::new();
-    let mut memory = Memory::new();
+    // Rarely is there a pair for more than one family of each peer, and none of what is kept is to be half empty.
+    let mut pairs = Vec::with_capacity(cluster.peers.len());
+    let mut memory = Vec::with_capacity(cluster.peers.len());
     for (name, peer) in &cluster.peers {
         for family in Family::ALL {
             let blocks = peer.blocks_of(family);
@@ -314,14 +327,14 @@ fn pairs(world: &World<'_>, cluster: &Cluster) -> (Vec<PairPlan>, Memory) {
             if blocks.is_empty() && !has_block {
                 continue;
             }
-            let seen = evidence::evidence(world, cluster, name, family);
+            let seen = evidence::evidence(world, name, peer, &blocks, family);
             let ends = (
                 End { record: &cluster.own.record, has_block },
                 End { record: &peer.record, has_block: !blocks.is_empty() },
             );
             let decision = path::decide(ends.0, ends.1, family, &world.config.paths, seen.evidence);
             let (own, other) = (&cluster.own.record, &peer.record);
-            memory.insert((name.clone(), family), seen.memory(decision.path));
+            memory.push(((name.clone(), family), seen.memory(decision.path)));
             pairs.push(PairPlan {
                 peer: name.clone(),
                 family,
@@ -334,7 +347,8 @@ fn pairs(world: &World<'_>, cluster: &Cluster) -> (Vec<PairPlan>, Memory) {
             });
         }
     }
-    (pairs, memory)
+    pairs.shrink_to_fit();
+    (pairs, memory.into_iter().collect())
 }
 
 #[cfg(test)]

@@ -15,19 +15,23 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::claims::Released;
 use crate::node::Block;
 
+mod table;
+
+pub use table::Table;
+
 /// Everything published by one pass of the agent.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Published {
     /// `pairway status`
     pub status: Status,
     /// `pairway pairs`: one entry per peer and family, sorted by peer, then family.
-    pub pairs: Vec<Pair>,
+    pub pairs: Table<Pair>,
     /// `pairway routes`: every route that we own or want, sorted by table and prefix.
-    pub routes: Vec<RouteEntry>,
+    pub routes: Table<RouteEntry>,
     /// `pairway bgp neighbors`, sorted by name.
-    pub neighbors: Vec<BgpNeighbor>,
+    pub neighbors: Table<BgpNeighbor>,
     /// `pairway blocks list`: every block that a node holds, sorted by address.
-    pub blocks: Vec<BlockEntry>,
+    pub blocks: Table<BlockEntry>,
     /// Counters for `/metrics`.
     pub counters: Counters,
 }

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp::Family;
 use bgp::speaker::SpeakerStatus;
+use config::Config;
+use ipnet::IpNet;
 use tokio::time::Instant;
 use vxlan::{RouteKey, State};
 
@@ -12,9 +15,10 @@ use super::backoff::Backoff;
 use super::brake::{Brake, StartBrake};
 use super::conditions::Conditions;
 use super::parts::Limits;
+use super::planned::Planned;
 use super::repairs::Repairs;
 use super::tunnels::Tunnels;
-use crate::node::NodeName;
+use crate::node::{NodeName, Snapshot};
 use crate::plan::{Finding, Memory, Plan};
 use crate::status::Counters;
 use crate::underlay::Local;
@@ -30,11 +34,15 @@ pub(super) struct Between {
     pub(super) brake: Brake,
     pub(super) start_brake: StartBrake,
     pub(super) repairs: Repairs,
-    pub(super) memory: Memory,
-    pub(super) plan: Option<Plan>,
-    pub(super) present: State,
+    pub(super) memory: Arc<Memory>,
+    pub(super) plan: Option<Arc<Plan>>,
+    /// The same, with what it follows from.
+    pub(super) planned: Option<Planned>,
+    pub(super) watched: Option<Watched>,
+    /// What the kernel held after the last pass.
+    pub(super) present: Arc<State>,
     /// Routes of ours that packets don't follow because of something of others, and what.
-    pub(super) diverted: BTreeMap<RouteKey, String>,
+    pub(super) diverted: Arc<BTreeMap<RouteKey, String>>,
     pub(super) sessions: Arc<SpeakerStatus>,
     pub(super) revision: u64,
     pub(super) conditions: Conditions,
@@ -51,6 +59,12 @@ pub(super) struct Between {
     pub(super) deaf: Option<Deaf>,
     pub(super) deaf_backoff: Backoff,
     pub(super) wakes: Vec<Instant>,
+    /// When the next pass begins, if there is a reason for one: what comes until then is looked at together.
+    pub(super) due: Option<Instant>,
+    /// What the last pass asked of the kernel, if it got all of it.
+    pub(super) asked: Option<Arc<State>>,
+    /// How long the last pass took.
+    pub(super) took: Duration,
 }
 
 impl Between {
@@ -64,10 +78,12 @@ impl Between {
             brake: Brake::default(),
             start_brake: StartBrake::default(),
             repairs: Repairs::default(),
-            memory: Memory::new(),
+            memory: Arc::default(),
             plan: None,
-            present: State::default(),
-            diverted: BTreeMap::new(),
+            planned: None,
+            watched: None,
+            present: Arc::default(),
+            diverted: Arc::default(),
             sessions: Arc::default(),
             revision: 0,
             conditions: Conditions::default(),
@@ -82,8 +98,19 @@ impl Between {
             deaf: None,
             deaf_backoff: Backoff::new(limits.retry.0, limits.retry.1),
             wakes: Vec::new(),
+            due: None,
+            asked: None,
+            took: Duration::ZERO,
         }
     }
+}
+
+/// Prefixes for which routes of others matter, and what they follow from.
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
+    pub(super) config: Arc<Config>,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    pub(super) prefixes: Arc<[IpNet]>,
 }
 
 /// The kernel's notifications can't be read.

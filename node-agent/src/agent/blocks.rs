@@ -223,7 +223,8 @@ fn not_yet(listed: bool) -> CommandError {
 /// Whether the store holds the record as wanted; unknown fields are not ours to compare.
 pub(super) fn stands(record: &NodeRecord, snapshot: &Snapshot) -> bool {
     snapshot.nodes.get(&record.name).is_some_and(|stored| {
-        let stored = NodeRecord { unknown: record.unknown.clone(), contender: None, ..stored.clone() };
+        let stored =
+            NodeRecord { unknown: record.unknown.clone(), contender: None, ..NodeRecord::clone(stored) };
         stored == *record
     })
 }

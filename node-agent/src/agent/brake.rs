@@ -22,7 +22,8 @@ pub(super) use start::{Held, StartBrake};
 /// What is known of the peers.
 #[derive(Debug, Default)]
 pub(super) struct Brake {
-    known: BTreeMap<NodeName, Known>,
+    /// What was believed last.
+    last: Option<Arc<Snapshot>>,
     vanished: BTreeMap<NodeName, Vanished>,
     /// The last snapshot had this node's own record and claims.
     own: bool,
@@ -34,7 +35,7 @@ pub(super) struct Brake {
 
 #[derive(Debug, Clone)]
 struct Known {
-    record: NodeRecord,
+    record: Arc<NodeRecord>,
     claims: Vec<Claim>,
 }
 
@@ -92,13 +93,17 @@ impl Brake {
             self.whole = Some(Arc::clone(snapshot));
             snapshot
         };
-        let present = peers(own, snapshot);
         let own_present = snapshot.nodes.contains_key(own)
             && snapshot.claims.values().any(|claim| claim.holder.as_ref() == Some(own));
         if std::mem::replace(&mut self.own, own_present) && !own_present {
             self.own_lost = Some(now);
         }
-        for (name, known) in std::mem::take(&mut self.known) {
+        let last = self.last.replace(Arc::clone(snapshot)).filter(|last| !same_claims(last, snapshot));
+        if last.is_none() && self.vanished.is_empty() {
+            return Braked { snapshot: Arc::clone(snapshot), held: BTreeSet::new(), until: None };
+        }
+        let present = peers(own, snapshot);
+        for (name, known) in last.map(|last| peers(own, &last)).unwrap_or_default() {
             let lost = !known.missing(present.get(&name)).is_empty();
             // One that is held stays so, with all that was known of it before its first loss.
             if lost && self.vanished.get(&name).is_none_or(|vanished| !vanished.held) {
@@ -106,7 +111,6 @@ impl Brake {
                 self.vanished.insert(name, vanished);
             }
         }
-        self.known = present;
         self.vanished.retain(|name, vanished| {
             let age = now.duration_since(vanished.since);
             let confirmed = snapshot.revision > vanished.revision && age >= limits.confirm_after;
@@ -115,23 +119,23 @@ impl Brake {
             } else {
                 age >= limits.within
             };
-            !over && !vanished.known.missing(self.known.get(name)).is_empty()
+            !over && !vanished.known.missing(present.get(name)).is_empty()
         });
-        self.hold(limits, now);
+        self.hold(limits, &present, now);
         let held: BTreeSet<NodeName> = self
             .vanished
             .iter()
             .filter(|(_, vanished)| vanished.held)
             .map(|(name, _)| name.clone())
             .collect();
-        Braked { snapshot: self.kept(snapshot, &held), until: self.until(limits, now), held }
+        Braked { snapshot: self.kept(snapshot, &present, &held), until: self.until(limits, now), held }
     }
 
     /// Decides about those that have vanished within the window: if they are too many, those that went first come
     /// back with the others. A decision taken stands.
-    fn hold(&mut self, limits: &Limits, now: Instant) {
+    fn hold(&mut self, limits: &Limits, present: &BTreeMap<NodeName, Known>, now: Instant) {
         let gone = self.vanished.len();
-        let all = self.known.keys().chain(self.vanished.keys()).collect::<BTreeSet<_>>().len();
+        let all = present.len() + self.vanished.keys().filter(|name| !present.contains_key(*name)).count();
         let store_lost = self.own_lost.is_some_and(|since| now.duration_since(since) < limits.within);
         let (share, at_least) = if store_lost { (0, 1) } else { (limits.share, limits.at_least) };
         if too_many(share, at_least, gone, all) {
@@ -141,14 +145,19 @@ impl Brake {
         }
     }
 
-    fn kept(&self, snapshot: &Arc<Snapshot>, held: &BTreeSet<NodeName>) -> Arc<Snapshot> {
+    fn kept(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        present: &BTreeMap<NodeName, Known>,
+        held: &BTreeSet<NodeName>,
+    ) -> Arc<Snapshot> {
         if held.is_empty() {
             return Arc::clone(snapshot);
         }
         let mut kept = Snapshot::clone(snapshot);
         for (name, vanished) in self.vanished.iter().filter(|(_, vanished)| vanished.held) {
             kept.nodes.entry(name.clone()).or_insert_with(|| vanished.known.record.clone());
-            for claim in vanished.known.missing(self.known.get(name)) {
+            for claim in vanished.known.missing(present.get(name)) {
                 // Whoever has claimed the block since has it.
                 kept.claims.entry(claim.block).or_insert_with(|| claim.clone());
             }
@@ -171,6 +180,18 @@ fn too_many(share: u8, at_least: u32, gone: usize, all: usize) -> bool {
     gone >= at_least && gone.saturating_mul(100) > usize::from(share).saturating_mul(all)
 }
 
+/// Whether nobody can have lost anything between two snapshots: they have the same nodes, and each the same claims.
+fn same_claims(one: &Arc<Snapshot>, other: &Arc<Snapshot>) -> bool {
+    Arc::ptr_eq(one, other)
+        || one.claims.len() == other.claims.len()
+            && one
+                .claims
+                .values()
+                .zip(other.claims.values())
+                .all(|(a, b)| a.block == b.block && a.holder == b.holder)
+            && one.nodes.keys().eq(other.nodes.keys())
+}
+
 fn peers(own: &NodeName, snapshot: &Snapshot) -> BTreeMap<NodeName, Known> {
     let mut peers: BTreeMap<NodeName, Known> = BTreeMap::new();
     for claim in snapshot.claims.values() {
@@ -178,7 +199,7 @@ fn peers(own: &NodeName, snapshot: &Snapshot) -> BTreeMap<NodeName, Known> {
         if let Some(record) = snapshot.nodes.get(holder) {
             peers
                 .entry(holder.clone())
-                .or_insert_with(|| Known { record: record.clone(), claims: Vec::new() })
+                .or_insert_with(|| Known { record: Arc::clone(record), claims: Vec::new() })
                 .claims
                 .push(claim.clone());
         }

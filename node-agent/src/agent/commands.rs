@@ -45,7 +45,7 @@ impl Agent {
         force: bool,
         answer: oneshot::Sender<Result<Released, CommandError>>,
     ) -> Result<(), Gone> {
-        let users = match self.dataplane.observe(vec![block.net()]).await? {
+        let users = match self.dataplane.observe([block.net()].into()).await? {
             Ok(observed) => Ok(in_use::users(&observed, block)),
             Err(problem) => Err(error(
                 "kernel",

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use config::Config;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
-use vxlan::Dataplane;
+use vxlan::{Dataplane, Lost, State};
 
 use super::StartBgp;
 use crate::liveness::Liveness;
@@ -43,6 +43,12 @@ pub struct AgentParts {
 pub trait KernelEvents: Send {
     /// Prefixes for which routes of others matter.
     fn watch(&mut self, prefixes: Vec<IpNet>);
+    /// What the kernel should hold from now on: that it comes to be so is no change to wake for.
+    fn expect(&mut self, _wanted: &Arc<State>) {}
+    /// After a change: what was taken away of what is wanted, if nothing else has happened since this was asked last.
+    fn lost(&mut self) -> Option<Lost> {
+        None
+    }
     /// Waits for a change. Cancel-safe. After an error the next call tries to listen anew, and succeeds at once if
     /// it can: what happened in between is unknown.
     async fn changed(&mut self) -> io::Result<()>;
@@ -63,8 +69,8 @@ impl KernelEvents for mpsc::Receiver<()> {
 pub struct Limits {
     /// The kernel is looked at so often when nothing happens.
     pub audit: Duration,
-    /// Events are gathered for so long.
-    pub debounce: Duration,
+    /// Events are gathered for so long, and where passes take long, up to so long: they leave the processor to others.
+    pub debounce: (Duration, Duration),
     /// How long an underlay address may be away before it counts as gone, while the other family's stands.
     pub underlay_grace: Duration,
     /// A session that has not come up for so long is reported.
@@ -81,7 +87,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             audit: Duration::from_secs(30),
-            debounce: Duration::from_millis(20),
+            debounce: (Duration::from_millis(20), Duration::from_millis(200)),
             underlay_grace: Duration::from_secs(30),
             session_patience: Duration::from_secs(30),
             name_patience: Duration::from_secs(60),

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use tokio::time::Instant;
 use vxlan::{Observed, Report, State};
 
-use super::between::Outcome;
+use super::between::{Outcome, Watched};
 use super::brake::Held;
+use super::planned::{self, Shared};
 use super::repairs::{self, Before};
 use super::{Agent, blocks, firewall, in_use, present, speaker};
 use crate::dataplane::Gone;
@@ -18,6 +20,8 @@ impl Agent {
     /// Looks, acts, and publishes what came of it.
     pub(super) async fn pass(&mut self) -> Result<(), Gone> {
         let began = Instant::now();
+        self.state.due = None;
+        self.state.asked = None;
         self.state.findings.clear();
         self.state.wakes = vec![began + self.limits.audit];
         let outcome = self.look_and_act(began).await?;
@@ -28,7 +32,8 @@ impl Agent {
         } else {
             self.state.backoff.succeeded();
         }
-        self.state.counters.record_pass(began.elapsed());
+        self.state.took = began.elapsed();
+        self.state.counters.record_pass(self.state.took);
         self.publish();
         Ok(())
     }
@@ -44,12 +49,10 @@ impl Agent {
         }
         let snapshot = self.snapshots.borrow_and_update().clone();
         let answering = self.store_findings(snapshot.as_deref());
-        let nothing = Snapshot::default();
         if self.health.borrow().as_ref().is_err_and(|trouble| trouble.detached) {
             outcome = outcome.not_ready("store");
         }
-        let watched = plan::watched(&self.config, snapshot.as_deref().unwrap_or(&nothing));
-        self.kernel_events.watch(watched.clone());
+        let watched = self.watch(snapshot.as_ref());
         if let Some(deaf) = &self.state.deaf {
             self.state.findings.insert(Finding::new(
                 "KernelEventsLost",
@@ -124,7 +127,13 @@ impl Agent {
             self.state.wakes.push(hold_until);
         }
         let (sessions, learned) = self.bgp.learned();
-        let plan = plan::plan(&World {
+        let shared = Shared {
+            config: Arc::clone(&self.config),
+            snapshot: Arc::clone(&braked.snapshot),
+            sessions: Arc::clone(&sessions),
+            learned: Arc::clone(&learned),
+        };
+        let world = World {
             own: &own,
             config: &self.config,
             snapshot: &braked.snapshot,
@@ -137,17 +146,20 @@ impl Agent {
             memory: &self.state.memory,
             now,
             holding,
-        });
+        };
+        let plan = planned::plan(&mut self.state.planned, &world, shared);
         self.state.sessions = sessions;
         if self.bgp.ensure(speaker::identity(&self.config, &own, self.restarting)) {
             self.hold_until = Some(now + self.config.bgp.restart_time);
             // The sessions are others now than those that were planned with.
             self.state.wakes.push(now);
         }
-        self.bgp.tell(&plan.peers, &plan.announce);
+        self.bgp.tell(&plan);
         self.plan_findings(&plan, now);
-        self.count_flips(&plan);
-        self.state.memory.clone_from(&plan.memory);
+        if self.state.plan.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &plan)) {
+            self.count_flips(&plan);
+        }
+        self.state.memory = Arc::clone(&plan.memory);
         let wakes = plan.memory.values().filter_map(PairMemory::wake).filter(|wake| *wake > now);
         self.state.wakes.extend(wakes);
         self.forwarding_findings(&observed, &blocks.held);
@@ -155,14 +167,39 @@ impl Agent {
             outcome = self.program(observed, &plan, answering, now, outcome).await?;
         } else {
             self.state.repairs.forget();
-            self.state.present = observed.ours.clone();
+            self.state.present = Arc::new(Arc::unwrap_or_clone(observed).ours);
         }
         self.state.plan = Some(plan);
         Ok(outcome)
     }
 
+    /// Prefixes for which routes of others matter.
+    fn watch(&mut self, snapshot: Option<&Arc<Snapshot>>) -> Arc<[IpNet]> {
+        if let Some(watched) = &self.state.watched
+            && Arc::ptr_eq(&watched.config, &self.config)
+            && watched.snapshot.as_ref().map(Arc::as_ptr) == snapshot.map(Arc::as_ptr)
+        {
+            return Arc::clone(&watched.prefixes);
+        }
+        let nothing = Snapshot::default();
+        let prefixes = plan::watched(&self.config, snapshot.map_or(&nothing, AsRef::as_ref));
+        let watched = Watched {
+            config: Arc::clone(&self.config),
+            snapshot: snapshot.cloned(),
+            prefixes: prefixes.as_slice().into(),
+        };
+        self.kernel_events.watch(prefixes);
+        Arc::clone(&self.state.watched.insert(watched).prefixes)
+    }
+
     /// The first passes keep what they find of peers if too much of it would go.
-    fn brake_at_start(&mut self, plan: &Plan, observed: &Observed, answering: bool, now: Instant) -> State {
+    fn brake_at_start(
+        &mut self,
+        plan: &Plan,
+        observed: &Observed,
+        answering: bool,
+        now: Instant,
+    ) -> Arc<State> {
         let pools: Vec<_> = self.config.pools.iter().map(|pool| pool.cidr).collect();
         let (limits, found) = (&self.config.brake, &observed.ours);
         let started = self.state.start_brake.pass(limits, &pools, &plan.dataplane, found, now, answering);
@@ -213,10 +250,15 @@ impl Agent {
             ));
         }
         let wanted = self.state.repairs.restrain(wanted, &observed.ours, now);
-        let report = self.dataplane.reconcile(Arc::clone(&observed), wanted).await?;
+        self.expect(&wanted);
+        let report = self.dataplane.reconcile(Arc::clone(&observed), Arc::clone(&wanted)).await?;
         self.note_repairs(plan, &observed, &report, now);
-        self.state.present = present::present(&observed.ours, &report.applied);
-        self.state.diverted.clone_from(&report.diverted);
+        self.count_firewall(&observed.netfilter);
+        let found = Arc::unwrap_or_clone(observed).ours;
+        self.state.present = present::present(found, &report.applied, &wanted);
+        if *self.state.diverted != report.diverted {
+            self.state.diverted = Arc::new(report.diverted.clone());
+        }
         self.offer_tunnels(now);
         self.count_changes(&report, plan);
         let lost = self.blocks.borrow().as_ref().map_or_else(Vec::new, |blocks| blocks.lost.clone());
@@ -232,7 +274,6 @@ impl Agent {
                 ),
             ));
         }
-        self.count_firewall(&observed.netfilter);
         let (missing, refused): (Vec<_>, Vec<_>) =
             report.failures.iter().partition(|failure| firewall::lacks_support(failure));
         for failure in missing {
@@ -260,6 +301,7 @@ impl Agent {
         if !self.state.applied {
             return Ok(outcome.not_ready("dataplane").failed());
         }
+        self.state.asked = Some(wanted);
         if !self.state.marked {
             match self.state_dir.mark_run() {
                 Ok(()) => self.state.marked = true,

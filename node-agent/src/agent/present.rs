@@ -1,14 +1,35 @@
 //! What of ours the kernel holds after a pass: what was found, with the changes that were accepted.
 
-use vxlan::{Change, RouteTarget, State};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-/// Applies accepted changes to what was found. The next look at the kernel corrects it where the kernel did more.
-pub(super) fn present(found: &State, applied: &[Change]) -> State {
-    let mut state = found.clone();
-    for change in applied {
-        apply(&mut state, change);
+use vxlan::{Change, NexthopId, RouteTarget, State};
+
+/// Applies accepted changes to what was found. The next look at the kernel corrects it where the kernel did more. Where
+/// that comes to what was wanted, as it should, the two are one.
+pub(super) fn present(found: State, applied: &[Change], wanted: &Arc<State>) -> Arc<State> {
+    let mut state = found;
+    // Nexthops that go one after the other are looked for once among all routes.
+    for changes in applied.chunk_by(|one, other| gone(one).is_some() && gone(other).is_some()) {
+        let gone: BTreeSet<NexthopId> = changes.iter().filter_map(gone).collect();
+        if gone.is_empty() {
+            changes.iter().for_each(|change| apply(&mut state, change));
+        } else {
+            delete_nexthops(&mut state, &gone);
+        }
     }
-    state
+    // Of the devices of others nobody asks.
+    state.rp_filter.retain(|link, _| wanted.rp_filter.contains_key(link));
+    if state == **wanted { Arc::clone(wanted) } else { Arc::new(state) }
+}
+
+const fn gone(change: &Change) -> Option<NexthopId> {
+    if let Change::DeleteNexthop(id) = change { Some(*id) } else { None }
+}
+
+fn delete_nexthops(state: &mut State, gone: &BTreeSet<NexthopId>) {
+    state.nexthops.retain(|id, _| !gone.contains(id));
+    state.routes.retain(|_, route| !matches!(&route.target, RouteTarget::Nexthop(id) if gone.contains(id)));
 }
 
 fn apply(state: &mut State, change: &Change) {
@@ -21,15 +42,9 @@ fn apply(state: &mut State, change: &Change) {
             state.addresses.retain(|address| address.link != *name);
             state.neighbors.retain(|key, _| key.link != *name);
             state.fdb.retain(|key, _| key.link != *name);
-            let gone: Vec<_> = state
-                .nexthops
-                .iter()
-                .filter(|(_, nexthop)| nexthop.link == *name)
-                .map(|(id, _)| *id)
-                .collect();
-            for id in gone {
-                apply(state, &Change::DeleteNexthop(id));
-            }
+            let on_it = state.nexthops.iter().filter(|(_, nexthop)| nexthop.link == *name);
+            let gone = on_it.map(|(id, _)| *id).collect();
+            delete_nexthops(state, &gone);
         }
         Change::SetRpFilter(name, value) => {
             state.rp_filter.insert(name.clone(), *value);
@@ -55,10 +70,7 @@ fn apply(state: &mut State, change: &Change) {
         Change::AddNexthop(id, nexthop) | Change::SetNexthop(id, nexthop) => {
             state.nexthops.insert(*id, nexthop.clone());
         }
-        Change::DeleteNexthop(id) => {
-            state.nexthops.remove(id);
-            state.routes.retain(|_, route| route.target != RouteTarget::Nexthop(*id));
-        }
+        Change::DeleteNexthop(id) => delete_nexthops(state, &BTreeSet::from([*id])),
         Change::AddRoute(key, route) | Change::SetRoute(key, route) => {
             state.routes.insert(*key, route.clone());
         }

@@ -1,4 +1,5 @@
-//! What the loop tells the surfaces, after each pass and when a session or another part of the process has news.
+//! What the loop tells the surfaces, after each pass and when a session or another part of the process has news. Tables
+//! are made of what is shared with the loop, when somebody reads them.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 use super::Agent;
 use super::conditions::CONFIG_REFUSED;
 use crate::plan::Finding;
-use crate::status::{Published, Status, rfc3339};
+use crate::status::{Published, Status, Table, rfc3339};
 use crate::store::Health;
 
 mod tables;
@@ -56,26 +57,28 @@ impl Agent {
                 .map(|(family, address)| (family.to_string(), address.to_string()))
                 .collect(),
             store: store_text(&self.config.store, &health),
-            pairs_by_path: state.plan.as_ref().map(tables::pairs_by_path).unwrap_or_default(),
+            pairs_by_path: state.plan.as_deref().map(tables::pairs_by_path).unwrap_or_default(),
             failures: state.failures.clone(),
             started_at: Some(rfc3339(self.started_at)),
         };
-        let published = Published {
+        let snapshot = self.snapshots.borrow().clone();
+        let own = self.name.clone();
+        let mut published = Published {
             status,
-            pairs: state
-                .plan
-                .as_ref()
-                .map(|plan| tables::pairs(&self.name, plan, &state.present, &state.diverted))
-                .unwrap_or_default(),
-            routes: state
-                .plan
-                .as_ref()
-                .map(|plan| tables::routes(plan, &state.present, &state.diverted))
-                .unwrap_or_default(),
-            neighbors: state.plan.as_ref().map(|plan| tables::neighbors(plan, &sessions)).unwrap_or_default(),
-            blocks: tables::blocks(&self.name, &blocks, self.snapshots.borrow().as_deref()),
+            blocks: Table::new(move || tables::blocks(&own, &blocks, snapshot.as_deref())),
             counters: state.counters.clone(),
+            ..Published::default()
         };
+        if let Some(plan) = &state.plan {
+            let (own, shown) = (self.name.clone(), Arc::clone(plan));
+            let (present, diverted) = (Arc::clone(&state.present), Arc::clone(&state.diverted));
+            published.pairs = Table::new(move || tables::pairs(&own, &shown, &present, &diverted));
+            let shown = Arc::clone(plan);
+            let (present, diverted) = (Arc::clone(&state.present), Arc::clone(&state.diverted));
+            published.routes = Table::new(move || tables::routes(&shown, &present, &diverted));
+            let shown = Arc::clone(plan);
+            published.neighbors = Table::new(move || tables::neighbors(&shown, &sessions));
+        }
         self.published.send_replace(Arc::new(published));
     }
 }

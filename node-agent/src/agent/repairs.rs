@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -42,7 +43,8 @@ pub(super) enum Object {
 }
 
 impl Object {
-    fn of(change: &Change) -> Self {
+    /// The object of a change.
+    pub(super) fn of(change: &Change) -> Self {
         match change {
             Change::AddLink(name, _) | Change::SetLink(name, _) | Change::DeleteLink(name) => {
                 Self::Link(name.clone())
@@ -63,7 +65,7 @@ impl Object {
     }
 
     /// Whether two states hold the same of it.
-    fn same(&self, one: &State, other: &State) -> bool {
+    pub(super) fn same(&self, one: &State, other: &State) -> bool {
         match self {
             Self::Link(name) => one.links.get(name) == other.links.get(name),
             Self::RpFilter(name) => one.rp_filter.get(name) == other.rp_filter.get(name),
@@ -199,13 +201,13 @@ pub(super) struct Before<'a> {
 
 impl Repairs {
     /// What to ask of the kernel: what is wanted, but objects that are fought over stay as they are for now.
-    pub(super) fn restrain(&self, wanted: State, found: &State, now: Instant) -> State {
-        let mut state = wanted;
+    pub(super) fn restrain(&self, wanted: Arc<State>, found: &State, now: Instant) -> Arc<State> {
         let waits =
-            |(object, fight): &(&Object, &Fight)| now < fight.next() && object.same(&fight.wanted, &state);
+            |(object, fight): &(&Object, &Fight)| now < fight.next() && object.same(&fight.wanted, &wanted);
         let left: Vec<&Object> = self.fights.iter().filter(waits).map(|(object, _)| object).collect();
+        let mut state = Arc::clone(&wanted);
         for object in left {
-            leave(&mut state, found, object);
+            leave(Arc::make_mut(&mut state), found, object);
         }
         state
     }
@@ -247,6 +249,20 @@ impl Repairs {
             .filter_map(|change| if let Object::Link(name) = Object::of(change) { Some(name) } else { None })
             .collect();
         repaired
+    }
+
+    /// Whether it takes more than to put these objects back: somebody fights over one of them, or it may have gone with
+    /// a device that we have changed ourselves.
+    pub(super) fn doubts(&self, objects: &[Object], wanted: &State) -> bool {
+        objects.iter().any(|object| {
+            self.fights.contains_key(object)
+                || object.link(wanted).is_some_and(|link| self.touched.contains(link))
+        })
+    }
+
+    /// Takes note of objects that were put back between two passes.
+    pub(super) fn mended(&mut self, objects: &[Object], wanted: &State, now: Instant, audit: Duration) {
+        self.count(&objects.iter().cloned().collect(), wanted, now, audit);
     }
 
     /// The world is another one: what went with the underlay was not undone by anybody.
@@ -328,6 +344,9 @@ impl Repairs {
 /// Devices that lost all of their nexthops at once, and had several: the kernel takes them with the carrier, so that is
 /// nobody who fights with us.
 fn flapped(undone: &BTreeSet<Object>, wanted: &State) -> BTreeSet<LinkName> {
+    if !undone.iter().any(|object| matches!(object, Object::Nexthop(_))) {
+        return BTreeSet::new();
+    }
     // Of a device: nexthops that are wanted, and those among them that were undone.
     let mut counts: BTreeMap<&LinkName, (usize, usize)> = BTreeMap::new();
     for (id, nexthop) in &wanted.nexthops {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::node::NodeRecord;
+use crate::plan::Plan;
 
 /// What the loop asks of a speaker.
 pub trait Bgp: Send {
@@ -68,7 +69,7 @@ pub(super) struct Running {
     /// Who comes after it.
     next: Option<SpeakerConfig>,
     /// What it was told last.
-    told: Option<(BTreeMap<PeerName, Peer>, BTreeSet<IpNet>)>,
+    told: Option<Arc<Plan>>,
     routes: watch::Receiver<Arc<Routes>>,
     status: watch::Receiver<Arc<SpeakerStatus>>,
     /// Ends of channels that nothing is sent on: what is seen while no speaker runs.
@@ -129,15 +130,19 @@ impl Running {
         self.speaker = Some((wanted, speaker));
     }
 
-    pub(super) fn tell(&mut self, peers: &BTreeMap<PeerName, Peer>, announce: &BTreeSet<IpNet>) {
-        if self.told.as_ref().is_some_and(|told| told.0 == *peers && told.1 == *announce) {
-            return;
-        }
+    /// Tells it what the plan wants of it.
+    pub(super) fn tell(&mut self, plan: &Arc<Plan>) {
+        let same = |told: &Arc<Plan>| {
+            Arc::ptr_eq(told, plan) || told.peers == plan.peers && told.announce == plan.announce
+        };
         if let Some((_, speaker)) = &self.speaker {
-            // Announcements first: a session that comes up at once must not end its first round without them.
-            speaker.announce(announce.clone());
-            speaker.set_peers(peers.clone());
-            self.told = Some((peers.clone(), announce.clone()));
+            if !self.told.as_ref().is_some_and(same) {
+                // Announcements first: a session that comes up at once must not end its first round without them.
+                speaker.announce(plan.announce.clone());
+                speaker.set_peers(plan.peers.clone());
+            }
+            // The newer one, so that the older does not stay in memory.
+            self.told = Some(Arc::clone(plan));
         }
     }
 

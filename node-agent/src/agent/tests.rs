@@ -7,6 +7,7 @@ mod blocks;
 mod crowd;
 mod faults;
 mod firewall;
+mod mend;
 mod names;
 mod others;
 mod paths;

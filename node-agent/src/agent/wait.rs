@@ -14,7 +14,12 @@ use crate::status::{Command, Condition};
 /// Why the loop goes on.
 pub(super) enum Wake {
     Stop,
+    /// A pass is wanted, with what else comes soon.
     Pass,
+    /// The time for a pass has come.
+    Due,
+    /// The kernel has changed.
+    Heard,
     Publish,
     Command(Command),
     Config,
@@ -33,6 +38,7 @@ impl Agent {
     pub(super) async fn wait(&mut self, stop: &CancellationToken) -> Wake {
         let now = Instant::now();
         let deadline = self.state.wakes.iter().copied().min().unwrap_or(now + self.limits.audit);
+        let due = self.state.due;
         self.liveness.promise(deadline.saturating_duration_since(now) + Duration::from_secs(60));
         {
             let config_wake = async {
@@ -53,12 +59,15 @@ impl Agent {
                 () = stop.cancelled() => Wake::Stop,
                 Some(command) = self.commands.recv() => Wake::Command(command),
                 Some(ended) = self.tasks.join_next() => Wake::Ended(ended),
+                // Before what may never cease to come.
+                () = sleep_until(due.unwrap_or(deadline)), if due.is_some() => Wake::Due,
+                () = sleep_until(deadline), if due.is_none() => Wake::Pass,
                 Some(()) = config_wake => Wake::Config,
                 Ok(()) = self.snapshots.changed() => Wake::Pass,
                 Ok(()) = self.blocks.changed() => Wake::Pass,
                 changed = kernel_event => match changed {
                     Ok(()) if self.state.deaf.is_some() => Wake::Hearing,
-                    Ok(()) => Wake::Pass,
+                    Ok(()) => Wake::Heard,
                     Err(error) => Wake::Deaf(error),
                 },
                 Ok(()) = self.health.changed() => Wake::Pass,
@@ -72,7 +81,6 @@ impl Agent {
                         if same { Wake::Publish } else { Wake::Pass }
                     }
                 },
-                () = sleep_until(deadline) => Wake::Pass,
             }
         }
     }

@@ -56,10 +56,10 @@ async fn what_is_published_is_what_is_served() {
     let published = fixtures::published();
     let expected = [
         ("/v1/status", serde_json::to_value(&published.status).unwrap()),
-        ("/v1/pairs", serde_json::to_value(&published.pairs).unwrap()),
-        ("/v1/routes", serde_json::to_value(&published.routes).unwrap()),
-        ("/v1/bgp/neighbors", serde_json::to_value(&published.neighbors).unwrap()),
-        ("/v1/blocks", serde_json::to_value(&published.blocks).unwrap()),
+        ("/v1/pairs", serde_json::to_value(&*published.pairs).unwrap()),
+        ("/v1/routes", serde_json::to_value(&*published.routes).unwrap()),
+        ("/v1/bgp/neighbors", serde_json::to_value(&*published.neighbors).unwrap()),
+        ("/v1/blocks", serde_json::to_value(&*published.blocks).unwrap()),
     ];
     for (path, value) in expected {
         assert_eq!(get(&fixture.agent, path).await, (StatusCode::OK, value), "{path}");

@@ -59,7 +59,7 @@ impl OwnRecord {
     }
 
     fn is_due(&mut self, record: &NodeRecord, snapshot: &Snapshot, now: Timestamp) -> bool {
-        let shown = snapshot.nodes.get(&record.name);
+        let shown = snapshot.nodes.get(&record.name).map(AsRef::as_ref);
         let is_damaged = snapshot.problems.contains_key(&node_record(&record.name));
         let since_published = match &self.published {
             Some((published, at)) if published == record => Some(now.duration_since(*at)),

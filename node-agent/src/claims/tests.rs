@@ -89,7 +89,7 @@ async fn the_first_pass_makes_record_pools_and_claims() {
     assert_eq!(claims.conditions, []);
     assert_eq!(claims.retry_after, None);
     let contents = store.contents();
-    assert_eq!(contents.nodes[&name("n1")], record_of("n1"));
+    assert_eq!(*contents.nodes[&name("n1")], record_of("n1"));
     assert_eq!(contents.pools.len(), 2);
     assert_eq!(contents.blocks_of(&name("n1")), claims.blocks());
     let lengths: Vec<u8> = claims.blocks().iter().map(|block| block.net().prefix_len()).collect();
@@ -537,7 +537,7 @@ async fn a_change_of_the_own_record_is_published_once() {
     store.resume();
     let claims = node.pass().await;
     assert_eq!((claims.conditions, node.store.calls()), (vec![], calls + 1));
-    assert_eq!(store.contents().nodes[&name("n1")], node.record);
+    assert_eq!(*store.contents().nodes[&name("n1")], node.record);
 }
 
 #[tokio::test]

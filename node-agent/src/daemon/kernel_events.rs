@@ -1,11 +1,12 @@
 //! The kernel's notifications for the loop, subscribed anew where the subscription fails.
 
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use vxlan::Marks;
 use vxlan::netlink::{Monitor, Ports};
+use vxlan::{Lost, Marks, State};
 
 use crate::agent::KernelEvents;
 
@@ -15,6 +16,7 @@ pub(super) struct Notifications {
     marks: Marks,
     writer: Ports,
     watched: Vec<IpNet>,
+    wanted: Option<Arc<State>>,
     /// `None` after a failure.
     monitor: Option<Monitor>,
 }
@@ -23,7 +25,7 @@ impl Notifications {
     /// Subscribes, leaving out what the sockets of `writer` do.
     pub(super) fn open(marks: Marks, writer: Ports) -> io::Result<Self> {
         let monitor = Some(Monitor::open(marks.clone(), writer)?);
-        Ok(Self { marks, writer, watched: Vec::new(), monitor })
+        Ok(Self { marks, writer, watched: Vec::new(), wanted: None, monitor })
     }
 }
 
@@ -39,6 +41,17 @@ impl KernelEvents for Notifications {
         self.watched = prefixes;
     }
 
+    fn expect(&mut self, wanted: &Arc<State>) {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.expect(Arc::clone(wanted));
+        }
+        self.wanted = Some(Arc::clone(wanted));
+    }
+
+    fn lost(&mut self) -> Option<Lost> {
+        self.monitor.as_mut().and_then(Monitor::lost)
+    }
+
     async fn changed(&mut self) -> io::Result<()> {
         if let Some(monitor) = &mut self.monitor {
             let changed = monitor.changed().await;
@@ -49,6 +62,9 @@ impl KernelEvents for Notifications {
         }
         let mut monitor = Monitor::open(self.marks.clone(), self.writer)?;
         monitor.watch(self.watched.clone());
+        if let Some(wanted) = &self.wanted {
+            monitor.expect(Arc::clone(wanted));
+        }
         self.monitor = Some(monitor);
         Ok(())
     }

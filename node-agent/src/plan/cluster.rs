@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp::Family;
 use ipnet::IpNet;
 use jiff::Timestamp;
-use vxlan::NexthopId;
+use vxlan::{Mac, NexthopId};
 
 use super::nexthop_ids::{self, Use};
 use super::{Finding, World, vtep_mac};
@@ -17,14 +18,28 @@ use crate::path::{self, Class};
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     /// Its record, without the underlay addresses that are not believed.
-    pub record: NodeRecord,
+    pub record: Arc<NodeRecord>,
     /// Its blocks, oldest first.
     pub blocks: Vec<Block>,
+    /// Its Ethernet address in the tunnel.
+    pub mac: Mac,
+    /// Ids of its nexthop objects, by family; none for a family in which it makes no pair with this node.
+    pub nexthops: [Option<NexthopId>; Family::ALL.len()],
     /// When the youngest of its claims was made: of two nodes with one address, the later one lives.
     pub youngest_claim: Timestamp,
 }
 
 impl Member {
+    fn new(record: Arc<NodeRecord>, blocks: Vec<Block>, youngest_claim: Timestamp) -> Self {
+        let mac = vtep_mac(&record.name);
+        Self { record, blocks, mac, nexthops: [None; Family::ALL.len()], youngest_claim }
+    }
+
+    /// Id of its nexthop object for a family.
+    pub(super) fn nexthop(&self, family: Family) -> Option<NexthopId> {
+        Family::ALL.iter().zip(self.nexthops).find(|(of, _)| **of == family).and_then(|(_, id)| id)
+    }
+
     pub(super) fn blocks_of(&self, family: Family) -> Vec<Block> {
         self.blocks.iter().copied().filter(|block| Family::of(block.net()) == family).collect()
     }
@@ -51,15 +66,17 @@ impl Member {
         let tunnel = self.tunnel_address(family)?;
         Some(match family {
             Family::Ipv4 => tunnel,
-            Family::Ipv6 => vtep_mac(&self.record.name).link_local().into(),
+            Family::Ipv6 => self.mac.link_local().into(),
         })
     }
 
     /// Every gateway that the nexthop object for this family can have.
-    fn gateways(&self, family: Family) -> BTreeSet<IpAddr> {
+    fn gateways(&self, family: Family) -> [Option<IpAddr>; 3] {
         let native = path::address(&self.record.underlay, family).map(|net| net.addr());
         let ipip = self.record.underlay.ipv4.map(|net| path::ip_tunnel(family).gateway(net.addr()));
-        native.into_iter().chain(self.tunnel_gateway(family)).chain(ipip).collect()
+        let mut all = [native, self.tunnel_gateway(family), ipip];
+        all.sort_unstable();
+        all
     }
 
     pub(super) fn underlay_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
@@ -81,36 +98,33 @@ pub(super) struct Cluster {
     pub pools: Vec<IpNet>,
     /// Which node answers at an underlay address.
     pub at: BTreeMap<IpAddr, NodeName>,
-    /// Ids of the peers' nexthop objects.
-    pub nexthops: BTreeMap<(NodeName, Family), NexthopId>,
     /// Ids of the nexthop objects of gateways outside of the cluster.
     pub gateways: BTreeMap<IpAddr, NexthopId>,
 }
 
 impl Cluster {
     pub(super) fn read(world: &World<'_>, findings: &mut BTreeSet<Finding>) -> Self {
-        let own =
-            Member { record: world.own.clone(), blocks: world.held.to_vec(), youngest_claim: Timestamp::MAX };
+        let own = Member::new(Arc::new(world.own.clone()), world.held.to_vec(), Timestamp::MAX);
         let mut peers: BTreeMap<NodeName, Member> = world
             .snapshot
             .nodes
             .iter()
             .filter(|(name, _)| **name != world.own.name)
+            // The name of the record is the node's name, whatever its content says.
             .map(|(name, record)| {
-                let member =
-                    Member { record: record.clone(), blocks: Vec::new(), youngest_claim: Timestamp::MIN };
-                (name.clone(), member)
+                let mut record = Arc::clone(record);
+                if record.name != *name {
+                    Arc::make_mut(&mut record).name = name.clone();
+                }
+                (name.clone(), Member::new(record, Vec::new(), Timestamp::MIN))
             })
             .collect();
-        for (name, peer) in &mut peers {
-            // The name of the record is the node's name, whatever its content says.
-            peer.record.name = name.clone();
+        for peer in peers.values_mut() {
             disbelieve_pool_addresses(world, peer, findings);
         }
         give_blocks(world, &mut peers, findings);
-        let (nexthops, gateways) = nexthop_ids(world, &peers);
+        let gateways = give_nexthop_ids(world, &own, &mut peers);
         let cluster = Self {
-            nexthops,
             gateways,
             pools: pools_without(world, findings),
             at: addresses(&own, &peers, findings),
@@ -126,15 +140,18 @@ impl Cluster {
         self.at.contains_key(&address)
     }
 
+    /// The peer whose node is called so, if there is one.
+    pub(super) fn peer_named(&self, name: &str) -> Option<&NodeName> {
+        let name: NodeName = name.parse().ok()?;
+        self.peers.get_key_value(&name).map(|(name, _)| name)
+    }
+
     fn report(&self, world: &World<'_>, findings: &mut BTreeSet<Finding>) {
-        let mut identifiers: BTreeMap<_, Vec<&NodeName>> = BTreeMap::new();
-        let mut macs: BTreeMap<_, Vec<&NodeName>> = BTreeMap::new();
-        let own = (&self.own.record.name, &self.own);
-        for (name, member) in self.peers.iter().chain([own]) {
-            identifiers.entry((member.record.asn, member.record.router_id)).or_default().push(name);
-            macs.entry(vtep_mac(name)).or_default().push(name);
-        }
-        for ((_, identifier), names) in identifiers.iter().filter(|(_, names)| names.len() > 1) {
+        let members = || self.peers.values().chain([&self.own]);
+        let identifiers =
+            shared(members().map(|member| ((member.record.asn, member.record.router_id), member)));
+        let macs = shared(members().map(|member| (member.mac, member)));
+        for ((_, identifier), names) in &identifiers {
             findings.insert(Finding::new(
                 "RouterIdDuplicate",
                 identifier,
@@ -144,7 +161,7 @@ impl Cluster {
                 ),
             ));
         }
-        for (mac, names) in macs.iter().filter(|(_, names)| names.len() > 1) {
+        for (mac, names) in &macs {
             findings.insert(Finding::new(
                 "VtepMacDuplicate",
                 mac,
@@ -178,28 +195,43 @@ impl Cluster {
     }
 }
 
-/// Ids for the peers' objects, one per family, and for those of every gateway that outside speakers name.
-fn nexthop_ids(
+/// What several members have in common, and who has it.
+fn shared<'a, K: Ord + Copy>(of: impl Iterator<Item = (K, &'a Member)>) -> Vec<(K, Vec<&'a NodeName>)> {
+    let mut all: Vec<(K, &NodeName)> = of.map(|(key, member)| (key, &member.record.name)).collect();
+    all.sort_unstable();
+    let same = all.chunk_by(|(one, _), (other, _)| one == other).filter(|same| same.len() > 1);
+    same.map(|same| (same[0].0, same.iter().map(|(_, name)| *name).collect())).collect()
+}
+
+/// Ids for the peers' objects, one for each family in which they make a pair with this node, and for those of every
+/// gateway that outside speakers name.
+fn give_nexthop_ids(
     world: &World<'_>,
-    peers: &BTreeMap<NodeName, Member>,
-) -> (BTreeMap<(NodeName, Family), NexthopId>, BTreeMap<IpAddr, NexthopId>) {
-    let key = |name: &NodeName, family: Family| format!("{name}/{family}");
-    let outside = |gateway: &IpAddr| format!("gateway {gateway}");
+    own: &Member,
+    peers: &mut BTreeMap<NodeName, Member>,
+) -> BTreeMap<IpAddr, NexthopId> {
+    let pairs = |peer: &Member, family: Family| own.has_block(family) || peer.has_block(family);
     let gateways: BTreeSet<IpAddr> =
         world.learned.routes.values().flatten().map(|route| route.next_hop).collect();
-    let of_peers = peers.iter().flat_map(|(name, peer)| {
-        Family::ALL.map(|family| Use { key: key(name, family), gateways: peer.gateways(family) })
-    });
-    let of_gateways = gateways.iter().map(|ip| Use { key: outside(ip), gateways: BTreeSet::from([*ip]) });
+    let mut uses = Vec::with_capacity(peers.len() + gateways.len());
+    for peer in peers.values() {
+        for family in Family::ALL.into_iter().filter(|family| pairs(peer, *family)) {
+            let key = format!("{}/{family}", peer.record.name);
+            uses.push(Use { key, gateways: peer.gateways(family) });
+        }
+    }
     // Peers first: what a node announces has its own address for a next hop.
-    let uses: Vec<Use> = of_peers.chain(of_gateways).collect();
-    let ids = nexthop_ids::assign(world.config.kernel.nexthop_base, &uses, &world.observed.ours.nexthops);
-    let id = |key: &str| ids.get(key).copied();
-    let peers = peers.keys().flat_map(|name| Family::ALL.map(|family| (name.clone(), family)));
-    (
-        peers.filter_map(|(name, family)| Some(((name.clone(), family), id(&key(&name, family))?))).collect(),
-        gateways.into_iter().filter_map(|ip| Some((ip, id(&outside(&ip))?))).collect(),
-    )
+    let outside = |ip: &IpAddr| Use { key: format!("gateway {ip}"), gateways: [Some(*ip), None, None] };
+    uses.extend(gateways.iter().map(outside));
+    let mut ids = nexthop_ids::assign(world.config.kernel.nexthop_base, &uses, &world.observed.ours.nexthops)
+        .into_iter();
+    for peer in peers.values_mut() {
+        let wanted = Family::ALL.map(|family| pairs(peer, family));
+        for (id, wanted) in peer.nexthops.iter_mut().zip(wanted) {
+            *id = if wanted { ids.next() } else { None };
+        }
+    }
+    gateways.into_iter().zip(ids).collect()
 }
 
 /// An underlay address out of a pool would be reached through itself: it counts as missing.
@@ -214,18 +246,18 @@ fn disbelieve_pool_addresses(world: &World<'_>, peer: &mut Member, findings: &mu
             format!("the underlay address {address} of {name} lies in the pool {pool} and is not used: pools must not contain addresses of nodes"),
         ));
     };
-    let underlay = &mut peer.record.underlay;
+    let underlay = peer.record.underlay;
     if let Some(net) = underlay.ipv4
         && let Some(pool) = in_pool(net.addr().into())
     {
         report(net.addr().into(), pool);
-        underlay.ipv4 = None;
+        Arc::make_mut(&mut peer.record).underlay.ipv4 = None;
     }
     if let Some(net) = underlay.ipv6
         && let Some(pool) = in_pool(net.addr().into())
     {
         report(net.addr().into(), pool);
-        underlay.ipv6 = None;
+        Arc::make_mut(&mut peer.record).underlay.ipv6 = None;
     }
 }
 
@@ -313,28 +345,25 @@ fn addresses(
     peers: &BTreeMap<NodeName, Member>,
     findings: &mut BTreeSet<Finding>,
 ) -> BTreeMap<IpAddr, NodeName> {
-    let mut all: BTreeMap<IpAddr, Vec<&Member>> = BTreeMap::new();
+    let mut all: Vec<(IpAddr, Timestamp, &NodeName)> = Vec::with_capacity(peers.len() + 1);
     for member in peers.values().chain([own]) {
-        for address in member.underlay_addresses() {
-            all.entry(address).or_default().push(member);
-        }
+        all.extend(member.underlay_addresses().map(|at| (at, member.youngest_claim, &member.record.name)));
     }
-    let mut at = BTreeMap::new();
-    for (address, mut members) in all {
-        members.sort_by_key(|member| (member.youngest_claim, &member.record.name));
-        let names: Vec<&NodeName> = members.iter().map(|member| &member.record.name).collect();
-        if names.len() > 1 {
+    all.sort_unstable();
+    let mut at = Vec::with_capacity(all.len());
+    for members in all.chunk_by(|(one, ..), (other, ..)| one == other) {
+        let address = members[0].0;
+        if members.len() > 1 {
+            let names: Vec<&NodeName> = members.iter().map(|(.., name)| *name).collect();
             findings.insert(Finding::new(
                 "UnderlayAddressDuplicate",
                 address,
                 format!("{} have the same underlay address {address}: correct one of them, or `pairway node delete` the one that is gone", listed(&names)),
             ));
         }
-        if let Some(last) = names.last() {
-            at.insert(address, (*last).clone());
-        }
+        at.extend(members.last().map(|(.., name)| (address, (*name).clone())));
     }
-    at
+    at.into_iter().collect()
 }
 
 fn listed(names: &[&NodeName]) -> String {

@@ -8,7 +8,7 @@ use bgp::Family;
 use bgp::speaker::SessionState;
 use tokio::time::Instant;
 
-use super::cluster::Cluster;
+use super::cluster::Member;
 use super::{PairMemory, World};
 use crate::node::{Block, NodeName};
 use crate::path::{self, Evidence, Path};
@@ -46,8 +46,13 @@ impl Seen {
 }
 
 /// The evidence for a pair.
-pub(super) fn evidence(world: &World<'_>, cluster: &Cluster, name: &NodeName, family: Family) -> Seen {
-    let blocks = cluster.peers.get(name).map_or_else(Vec::new, |peer| peer.blocks_of(family));
+pub(super) fn evidence(
+    world: &World<'_>,
+    name: &NodeName,
+    peer: &Member,
+    blocks: &[Block],
+    family: Family,
+) -> Seen {
     let delivered: BTreeSet<Block> = blocks
         .iter()
         .copied()
@@ -62,9 +67,9 @@ pub(super) fn evidence(world: &World<'_>, cluster: &Cluster, name: &NodeName, fa
     let memory = world.memory.get(&(name.clone(), family));
     let was_native = match memory {
         Some(memory) => memory.path == Path::Native,
-        None => native_in_kernel(world, cluster, name, family),
+        None => native_in_kernel(world, peer, family),
     };
-    let ends = ends(world, cluster, name, family);
+    let ends = ends(world, peer, family);
     let moved_until = memory.filter(|_| was_native).and_then(|memory| {
         let moved = memory.ends.is_some() && ends.is_some() && memory.ends != ends;
         if moved { Some(world.now + MOVE) } else { memory.moved_until.filter(|until| world.now < *until) }
@@ -121,17 +126,16 @@ fn shown(world: &World<'_>, name: &NodeName, family: Family, delivered: bool, he
 }
 
 /// Underlay addresses of both ends, ours first.
-fn ends(world: &World<'_>, cluster: &Cluster, name: &NodeName, family: Family) -> Option<(IpAddr, IpAddr)> {
+fn ends(world: &World<'_>, peer: &Member, family: Family) -> Option<(IpAddr, IpAddr)> {
     let own = world.local.of(family)?.address.addr();
-    let peer = cluster.peers.get(name)?;
     Some((own, path::address(&peer.record.underlay, family)?.addr()))
 }
 
 /// Whether our nexthop object for the peer leads to its underlay address at this moment: the decision of an
 /// agent that ran before this one.
-fn native_in_kernel(world: &World<'_>, cluster: &Cluster, name: &NodeName, family: Family) -> bool {
-    let id = cluster.nexthops.get(&(name.clone(), family));
-    let underlay = cluster.peers.get(name).and_then(|peer| path::address(&peer.record.underlay, family));
+fn native_in_kernel(world: &World<'_>, peer: &Member, family: Family) -> bool {
+    let id = peer.nexthop(family);
+    let underlay = path::address(&peer.record.underlay, family);
     let (Some(id), Some(underlay), Some(local)) = (id, underlay, world.local.of(family)) else {
         return false;
     };
@@ -139,6 +143,6 @@ fn native_in_kernel(world: &World<'_>, cluster: &Cluster, name: &NodeName, famil
         .observed
         .ours
         .nexthops
-        .get(id)
+        .get(&id)
         .is_some_and(|found| found.link == local.link && found.gateway.address == underlay.addr())
 }

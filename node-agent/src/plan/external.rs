@@ -27,7 +27,7 @@ pub(super) fn routes(
     findings: &mut BTreeSet<Finding>,
 ) -> BTreeMap<IpNet, ExternalRoute> {
     let outside: BTreeSet<&str> = world.config.bgp.peers.iter().map(|peer| peer.name.as_str()).collect();
-    let is_node = |name: &str| cluster.peers.keys().any(|node| node.as_str() == name);
+    let is_node = |name: &str| cluster.peer_named(name).is_some();
     let mut routes = BTreeMap::new();
     for (prefix, paths) in &world.learned.routes {
         for path in paths.iter().filter(|path| outside.contains(path.peer.as_str()) && !is_node(&path.peer)) {

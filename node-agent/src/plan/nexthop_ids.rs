@@ -14,18 +14,15 @@ use vxlan::{Marks, Nexthop, NexthopId};
 #[derive(Debug, Clone)]
 pub(super) struct Use {
     pub key: String,
-    pub gateways: BTreeSet<IpAddr>,
+    /// In order.
+    pub gateways: [Option<IpAddr>; 3],
 }
 
-/// Gives every use an id, distinct, out of our range. `present` is what the kernel holds of ours.
-pub(super) fn assign(
-    base: u32,
-    uses: &[Use],
-    present: &BTreeMap<NexthopId, Nexthop>,
-) -> BTreeMap<String, NexthopId> {
+/// Gives every use an id, distinct, out of our range, in the order of `uses`. `present` is what the kernel holds of ours.
+pub(super) fn assign(base: u32, uses: &[Use], present: &BTreeMap<NexthopId, Nexthop>) -> Vec<NexthopId> {
     let present = present.iter().map(|(id, nexthop)| (id.0.wrapping_sub(base), nexthop.gateway.address));
     let offsets = offsets(Marks::NEXTHOP_IDS, uses, &present.collect(), preferred);
-    offsets.into_iter().map(|(key, offset)| (key, NexthopId(base.wrapping_add(offset)))).collect()
+    offsets.into_iter().map(|offset| NexthopId(base.wrapping_add(offset))).collect()
 }
 
 /// The first four bytes of SHA-256 over `pairway nexthop` and the key.
@@ -44,32 +41,31 @@ fn offsets(
     uses: &[Use],
     present: &BTreeMap<u32, IpAddr>,
     preferred: impl Fn(&str) -> u32,
-) -> BTreeMap<String, u32> {
-    let mut of_gateway: BTreeMap<IpAddr, BTreeSet<u32>> = BTreeMap::new();
-    for (offset, gateway) in present {
-        of_gateway.entry(*gateway).or_default().insert(*offset);
-    }
-    let uses: Vec<(&Use, u32)> = uses.iter().map(|wanted| (wanted, preferred(&wanted.key) % space)).collect();
+) -> Vec<u32> {
+    let mut of_gateway: Vec<(IpAddr, u32)> =
+        present.iter().map(|(offset, gateway)| (*gateway, *offset)).collect();
+    of_gateway.sort_unstable();
+    let standing = |gateway: IpAddr| {
+        let first = of_gateway.partition_point(|(other, _)| *other < gateway);
+        of_gateway[first..].iter().take_while(move |(other, _)| *other == gateway).map(|(_, offset)| *offset)
+    };
+    let places: Vec<u32> = uses.iter().map(|wanted| preferred(&wanted.key) % space).collect();
     let mut taken = BTreeSet::new();
-    let mut given = BTreeMap::new();
+    let mut given: Vec<Option<u32>> = vec![None; uses.len()];
     // Several uses may have a gateway in common: each first looks at its own place.
     for own_place in [true, false] {
-        for (wanted, place) in &uses {
-            if given.contains_key(&wanted.key) {
+        for ((wanted, place), given) in uses.iter().zip(&places).zip(&mut given) {
+            if given.is_some() {
                 continue;
             }
-            let standing = wanted.gateways.iter().filter_map(|gateway| of_gateway.get(gateway)).flatten();
-            let found =
-                standing.copied().find(|offset| (offset == place || !own_place) && !taken.contains(offset));
-            if let Some(offset) = found {
-                taken.insert(offset);
-                given.insert(wanted.key.clone(), offset);
-            }
+            let mut found = wanted.gateways.iter().flatten().flat_map(|gateway| standing(*gateway));
+            *given = found.find(|offset| (offset == place || !own_place) && !taken.contains(offset));
+            taken.extend(*given);
         }
     }
-    for (wanted, place) in uses {
-        if given.contains_key(&wanted.key) {
-            continue;
+    let rest = given.into_iter().zip(places).map(|(given, place)| {
+        if let Some(offset) = given {
+            return offset;
         }
         // Its own place also if an object stands there that nobody knows: its own, with a gateway of before.
         let mut offset = place;
@@ -81,9 +77,9 @@ fn offsets(
             }
         }
         taken.insert(offset);
-        given.insert(wanted.key.clone(), offset);
-    }
-    given
+        offset
+    });
+    rest.collect()
 }
 
 #[cfg(test)]
@@ -100,19 +96,21 @@ mod tests {
 
     fn uses(numbers: &BTreeSet<u8>) -> Vec<Use> {
         let gateway = |path: u8, number: u8| IpAddr::V4(Ipv4Addr::new(10, path, 0, number));
-        let one =
-            |n: &u8| Use { key: format!("n{n}"), gateways: (0..3).map(|path| gateway(path, *n)).collect() };
+        let gateways = |n: u8| [0, 1, 2].map(|path| Some(gateway(path, n)));
+        let one = |n: &u8| Use { key: format!("n{n}"), gateways: gateways(*n) };
         numbers.iter().map(one).collect()
     }
 
     fn give(numbers: &BTreeSet<u8>, present: &BTreeMap<u32, IpAddr>) -> BTreeMap<String, u32> {
         // Neighbours meet at every fourth place.
-        offsets(SPACE, &uses(numbers), present, |key| key[1..].parse::<u32>().unwrap() / 4)
+        let uses = uses(numbers);
+        let given = offsets(SPACE, &uses, present, |key| key[1..].parse::<u32>().unwrap() / 4);
+        uses.into_iter().map(|wanted| wanted.key).zip(given).collect()
     }
 
     /// What the kernel holds afterwards, each object on one of its paths.
     fn made(numbers: &BTreeSet<u8>, given: &BTreeMap<String, u32>, path: usize) -> BTreeMap<u32, IpAddr> {
-        let gateway = |wanted: Use| *wanted.gateways.iter().nth(path).unwrap();
+        let gateway = |wanted: Use| wanted.gateways[path].unwrap();
         uses(numbers).into_iter().map(|wanted| (given[&wanted.key], gateway(wanted))).collect()
     }
 
@@ -153,21 +151,22 @@ mod tests {
 
     #[test]
     fn ids_are_as_they_have_always_been() {
-        let wanted = Use { key: "n1/ipv4".to_owned(), gateways: BTreeSet::new() };
+        let wanted = Use { key: "n1/ipv4".to_owned(), gateways: [None; 3] };
         let given = assign(0x7000_0000, &[wanted], &BTreeMap::new());
-        assert_eq!(given["n1/ipv4"], NexthopId(0x7000_0000 + preferred("n1/ipv4") % Marks::NEXTHOP_IDS));
+        assert_eq!(given[0], NexthopId(0x7000_0000 + preferred("n1/ipv4") % Marks::NEXTHOP_IDS));
         let marks = Marks {
             route_protocol: 1,
             ifalias: String::new(),
             nexthop_base: 0x7000_0000,
             firewall_table: String::new(),
         };
-        assert!(marks.owns_nexthop(given["n1/ipv4"]));
+        assert!(marks.owns_nexthop(given[0]));
         // A peer that got another address keeps its object: it is moved by one message.
-        let id = given["n1/ipv4"];
+        let id = given[0];
         let gateway = Gateway { address: "192.0.2.9".parse().unwrap(), onlink: false };
         let present = BTreeMap::from([(id, Nexthop { gateway, link: "eth0".parse().unwrap() })]);
-        let wanted = Use { key: "n1/ipv4".to_owned(), gateways: ["192.0.2.7".parse().unwrap()].into() };
-        assert_eq!(assign(0x7000_0000, &[wanted], &present)["n1/ipv4"], id);
+        let gateways = [Some("192.0.2.7".parse().unwrap()), None, None];
+        let wanted = Use { key: "n1/ipv4".to_owned(), gateways };
+        assert_eq!(assign(0x7000_0000, &[wanted], &present), [id]);
     }
 }

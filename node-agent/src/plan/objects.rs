@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp::Family;
+use bgp::speaker::PeerName;
 use ipnet::IpNet;
 use vxlan::{
     Address, FdbKey, Gateway, IpTunnel, LinkName, NeighborKey, Nexthop, NexthopId, Route, RouteKey,
@@ -25,7 +26,7 @@ use crate::underlay::LocalAddress;
 pub(super) struct Objects {
     pub state: State,
     pub pairs: Vec<PairPlan>,
-    pub owners: BTreeMap<RouteKey, String>,
+    pub external: BTreeMap<RouteKey, PeerName>,
 }
 
 pub(super) fn objects(
@@ -34,7 +35,7 @@ pub(super) fn objects(
     mut pairs: Vec<PairPlan>,
     external: &BTreeMap<IpNet, ExternalRoute>,
 ) -> Objects {
-    let mut build = Build { world, cluster, state: State::default(), owners: BTreeMap::new() };
+    let mut build = Build { world, cluster, state: State::default(), external: BTreeMap::new() };
     build.pools();
     // A node without a block has no tunnel address and no pairs.
     if !cluster.own.blocks.is_empty() {
@@ -47,7 +48,22 @@ pub(super) fn objects(
     }
     build.external(external);
     build.reverse_path_filter();
-    Objects { state: build.state, pairs, owners: build.owners }
+    for pair in &mut pairs {
+        pair.needs.routes.shrink_to_fit();
+    }
+    Objects { state: dense(build.state), pairs, external: build.external }
+}
+
+/// The same with its large maps made anew in one go: one that has grown entry by entry is half empty, and the plan stays
+/// in memory.
+fn dense(state: State) -> State {
+    State {
+        neighbors: state.neighbors.into_iter().collect(),
+        fdb: state.fdb.into_iter().collect(),
+        nexthops: state.nexthops.into_iter().collect(),
+        routes: state.routes.into_iter().collect(),
+        ..state
+    }
 }
 
 /// Whether a device of this MTU carries packets of a family: below IPv6's smallest the kernel has none on it, and refuses
@@ -98,7 +114,7 @@ struct Build<'a> {
     world: &'a World<'a>,
     cluster: &'a Cluster,
     state: State,
-    owners: BTreeMap<RouteKey, String>,
+    external: BTreeMap<RouteKey, PeerName>,
 }
 
 /// How to reach a peer through the tunnel.
@@ -192,7 +208,7 @@ impl Build<'_> {
     fn pair(&mut self, pair: &mut PairPlan) {
         let Some(peer) = self.cluster.peers.get(&pair.peer) else { return };
         let tunnel = self.tunnel(peer, pair.family);
-        let mac = vtep_mac(&pair.peer);
+        let mac = peer.mac;
         if let Some(Tunnel { link, device, remote }) = &tunnel
             && let Some(via) = Self::tunnel_gateway(peer, pair.family)
         {
@@ -209,7 +225,7 @@ impl Build<'_> {
             self.state.neighbors.insert(neighbor, mac);
         }
         let Some(nexthop) = self.nexthop(pair, peer) else { return };
-        let Some(id) = self.cluster.nexthops.get(&(pair.peer.clone(), pair.family)).copied() else { return };
+        let Some(id) = peer.nexthop(pair.family) else { return };
         if let (Path::Ipip, Some((link, device))) = (pair.decision.path, self.ip_device(pair.family)) {
             pair.mtu = device.mtu;
             pair.needs.link = Some(link);
@@ -220,7 +236,7 @@ impl Build<'_> {
         self.state.nexthops.insert(id, nexthop);
         pair.needs.nexthop = Some(id);
         for block in &pair.blocks {
-            let key = self.block_route(block.net(), id, pair.peer.to_string());
+            let key = self.block_route(block.net(), id);
             pair.needs.routes.push(key);
         }
     }
@@ -262,10 +278,9 @@ impl Build<'_> {
         }
     }
 
-    fn block_route(&mut self, prefix: IpNet, id: NexthopId, owner: String) -> RouteKey {
+    fn block_route(&mut self, prefix: IpNet, id: NexthopId) -> RouteKey {
         let key = RouteKey { table: MAIN_TABLE, prefix, metric: self.world.config.kernel.route_metric };
         self.state.routes.insert(key, Route { target: RouteTarget::Nexthop(id), source: None, mtu: None });
-        self.owners.insert(key, owner);
         key
     }
 
@@ -286,7 +301,6 @@ impl Build<'_> {
             self.state
                 .routes
                 .insert(key, Route { target: RouteTarget::Nexthop(id), source: None, mtu: None });
-            self.owners.insert(key, pair.peer.to_string());
             pair.needs.routes.push(key);
         }
     }
@@ -299,7 +313,8 @@ impl Build<'_> {
             };
             let gateway = Gateway { address: route.gateway, onlink: false };
             self.state.nexthops.insert(*id, Nexthop { gateway, link: local.link.clone() });
-            self.block_route(*prefix, *id, route.peer.clone());
+            let key = self.block_route(*prefix, *id);
+            self.external.insert(key, route.peer.clone());
         }
     }
 

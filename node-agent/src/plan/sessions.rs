@@ -111,12 +111,8 @@ fn outside_peers(
         if !path::has_labels(&world.own.labels, &wanted.nodes) {
             continue;
         }
-        let taken = cluster
-            .peers
-            .keys()
-            .find(|name| name.as_str() == wanted.name)
-            .map(|name| format!("a node is called {name}"))
-            .or_else(|| {
+        let taken =
+            cluster.peer_named(&wanted.name).map(|name| format!("a node is called {name}")).or_else(|| {
                 cluster
                     .at
                     .get(&wanted.address)
@@ -166,7 +162,7 @@ fn outside_peers(
 fn refused(world: &World<'_>, cluster: &Cluster) -> BTreeMap<PeerName, Vec<RefusedPrefix>> {
     let mut refused = BTreeMap::new();
     for (name, status) in &world.sessions.peers {
-        let node = cluster.peers.keys().find(|node| node.as_str() == name);
+        let node = cluster.peer_named(name);
         let list: Vec<RefusedPrefix> = status
             .refused_prefixes
             .iter()

@@ -141,7 +141,7 @@ impl Scene {
             }
         }
         let record = own_record(&holder, &self.config, &local, &self.ip_tunnels);
-        self.snapshot.nodes.insert(holder, record);
+        self.snapshot.nodes.insert(holder, record.into());
     }
 
     fn claim(&mut self, net: IpNet, holder: &NodeName) {
@@ -213,7 +213,7 @@ impl Scene {
     fn step(&mut self) -> Plan {
         let plan = self.plan();
         self.memory.clone_from(&plan.memory);
-        self.observed.ours = plan.dataplane.clone();
+        self.observed.ours = State::clone(&plan.dataplane);
         plan
     }
 }
@@ -288,9 +288,9 @@ fn a_new_pair_in_one_subnet_starts_in_the_tunnel_and_becomes_native() {
     let second = scene.step();
     assert_eq!(pairs_text(&second), "n2 ipv4: native (bgp)\n");
     // One message moves the peer: its nexthop object is all that differs.
-    let mut moved = second.dataplane.clone();
+    let mut moved = State::clone(&second.dataplane);
     moved.nexthops = first.dataplane.nexthops.clone();
-    assert_eq!(moved, first.dataplane);
+    assert_eq!(moved, *first.dataplane);
     assert_ne!(second.dataplane.nexthops, first.dataplane.nexthops);
     assert_eq!((first.pairs[0].mtu, second.pairs[0].mtu), (1450, 1500));
     assert_eq!(first.peers, second.peers, "what is learned does not change who is asked");
@@ -499,8 +499,9 @@ fn of_two_nodes_at_one_address_the_younger_lives() {
     assert_eq!(pairs_text(&plan), "new ipv4: native (bgp)\nold ipv4: vxlan (bgp-waiting)\n");
     assert_eq!(plan.peers.keys().collect::<Vec<_>>(), ["new"]);
     assert_eq!(kinds(&plan), ["RouterIdDuplicate", "UnderlayAddressDuplicate"]);
-    let host = plan.owners.iter().find(|(key, _)| key.table == scene.config.kernel.table);
-    assert_eq!(host.unwrap().1, "new");
+    let owners = plan.owners();
+    let host = owners.iter().find(|(key, _)| key.table == scene.config.kernel.table);
+    assert_eq!(*host.unwrap().1, "new");
 }
 
 #[test]

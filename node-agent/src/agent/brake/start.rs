@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use config::Brake as Limits;
 use ipnet::IpNet;
@@ -35,7 +36,7 @@ pub(in crate::agent) enum StartBrake {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::agent) struct Started {
     /// What the kernel should hold.
-    pub state: State,
+    pub state: Arc<State>,
     /// While the brake holds.
     pub held: Option<Held>,
 }
@@ -57,7 +58,7 @@ impl StartBrake {
         &mut self,
         limits: &Limits,
         pools: &[IpNet],
-        wanted: &State,
+        wanted: &Arc<State>,
         found: &State,
         now: Instant,
         answering: bool,
@@ -78,12 +79,12 @@ impl StartBrake {
             }
             Self::Armed | Self::Holding { .. } | Self::Off => {
                 *self = Self::Off;
-                return Started { state: wanted.clone(), held: None };
+                return Started { state: Arc::clone(wanted), held: None };
             }
         };
         *self = Self::Holding { until };
         let until = Some(until).filter(|until| *until > now);
-        Started { state: keep(wanted, found), held: Some(Held { gone, all, until }) }
+        Started { state: Arc::new(keep(wanted, found)), held: Some(Held { gone, all, until }) }
     }
 }
 
@@ -98,7 +99,11 @@ enum Peer {
 
 /// How many of the peers that were found a plan lacks, wholly or in part, and how many were found.
 fn losses(pools: &[IpNet], wanted: &State, found: &State) -> (usize, usize) {
-    let (before, after) = (peers(pools, found), peers(pools, wanted));
+    let before = peers(pools, found);
+    if before.is_empty() {
+        return (0, 0);
+    }
+    let after = peers(pools, wanted);
     let of_family = |blocks: &BTreeSet<IpNet>, ipv4: bool| -> BTreeSet<IpNet> {
         blocks.iter().copied().filter(|block| block.addr().is_ipv4() == ipv4).collect()
     };

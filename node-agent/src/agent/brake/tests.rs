@@ -17,7 +17,7 @@ fn snapshot(revision: u64, nodes: &[u8]) -> Arc<Snapshot> {
     let mut snapshot = Snapshot { revision, ..Snapshot::default() };
     for index in nodes {
         let record = plan::own_record(&name(*index), &config("any"), &Local::default(), &BTreeSet::new());
-        snapshot.nodes.insert(name(*index), record);
+        snapshot.nodes.insert(name(*index), record.into());
         let block = Block::new(format!("10.244.{index}.0/24").parse().unwrap());
         let claim = Claim {
             block,

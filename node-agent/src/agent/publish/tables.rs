@@ -93,7 +93,8 @@ pub(super) fn pairs_by_path(plan: &Plan) -> BTreeMap<String, u64> {
 
 /// Every route that we own or want, sorted by table and prefix.
 pub(super) fn routes(plan: &Plan, present: &State, diverted: &Diverted) -> Vec<RouteEntry> {
-    let wanted = &plan.dataplane;
+    let wanted: &State = &plan.dataplane;
+    let owners = plan.owners();
     let keys: BTreeSet<&RouteKey> = wanted.routes.keys().chain(present.routes.keys()).collect();
     keys.into_iter()
         .map(|key| {
@@ -132,7 +133,7 @@ pub(super) fn routes(plan: &Plan, present: &State, diverted: &Diverted) -> Vec<R
                 prefix: key.prefix.to_string(),
                 table: key.table,
                 kind: kind.to_owned(),
-                node: plan.owners.get(key).cloned().unwrap_or_default(),
+                node: owners.get(key).copied().unwrap_or_default().to_owned(),
                 via: nexthop.map_or_else(String::new, |nexthop| nexthop.gateway.address.to_string()),
                 device: nexthop.map_or_else(String::new, |nexthop| nexthop.link.to_string()),
                 state: if elsewhere.is_some() { "diverted" } else { state }.to_owned(),

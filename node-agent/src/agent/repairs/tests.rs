@@ -55,13 +55,13 @@ impl Test {
 
     fn pass_wanting(&mut self, millis: u64, want: &State, found: &State) -> usize {
         let now = self.start + Duration::from_millis(millis);
-        let asked = self.repairs.restrain(want.clone(), found, now);
+        let asked = self.repairs.restrain(Arc::new(want.clone()), found, now);
         let observed = Observed { ours: found.clone(), ..Observed::default() };
         let report = Report { applied: vxlan::diff(&observed, &asked).changes, ..Report::default() };
         self.changes = report.applied.len();
         let before = self.present.as_ref().map(|present| Before { wanted: want, present });
         let repaired = self.repairs.note(before, found, want, &report, now, AUDIT).len();
-        self.present = Some(asked);
+        self.present = Some(State::clone(&asked));
         repaired
     }
 

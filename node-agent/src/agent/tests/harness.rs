@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use vxlan::Lost;
 use vxlan::fake::{Event, FakeKernel};
 
 use super::super::state_dir::StateDir;
@@ -36,6 +37,8 @@ pub(super) struct Node {
     pub limits: Limits,
     /// Whether the kernel's notifications fail.
     pub fault: watch::Sender<bool>,
+    /// What they say was taken away, with the next change.
+    lost: Arc<Mutex<Option<Lost>>>,
     running: Option<Running>,
     state_dir: TempDir,
 }
@@ -51,7 +54,7 @@ struct Running {
 pub(super) fn limits() -> Limits {
     Limits {
         audit: Duration::from_secs(2),
-        debounce: Duration::from_millis(2),
+        debounce: (Duration::from_millis(2), Duration::from_millis(2)),
         underlay_grace: Duration::from_millis(500),
         session_patience: Duration::from_millis(300),
         name_patience: Duration::from_millis(800),
@@ -98,6 +101,7 @@ impl Cluster {
             config: Arc::new(Mutex::new(Ok(config))),
             limits: limits(),
             fault: watch::Sender::new(false),
+            lost: Arc::default(),
             running: None,
             state_dir,
         };
@@ -169,11 +173,16 @@ fn settled(pair: &Pair) -> bool {
 struct Ears {
     changes: mpsc::Receiver<()>,
     fault: watch::Receiver<bool>,
+    lost: Arc<Mutex<Option<Lost>>>,
 }
 
 #[async_trait::async_trait]
 impl KernelEvents for Ears {
     fn watch(&mut self, _prefixes: Vec<ipnet::IpNet>) {}
+
+    fn lost(&mut self) -> Option<Lost> {
+        self.lost.lock().unwrap().take()
+    }
 
     async fn changed(&mut self) -> std::io::Result<()> {
         if self.fault.has_changed().unwrap_or(false) && !*self.fault.borrow_and_update() {
@@ -210,7 +219,11 @@ impl Node {
             source: Some(ConfigSource { load: Box::new(move || config.lock().unwrap().clone()), wakes }),
             store: Arc::new(self.store.clone()),
             dataplane: Box::new(self.kernel.clone()),
-            kernel_events: Box::new(Ears { changes: kernel_events, fault: self.fault.subscribe() }),
+            kernel_events: Box::new(Ears {
+                changes: kernel_events,
+                fault: self.fault.subscribe(),
+                lost: Arc::clone(&self.lost),
+            }),
             bgp: fabric.speakers(),
             liveness: Liveness::new(PATIENCE),
             troubles: Vec::new(),
@@ -300,6 +313,17 @@ impl Node {
             published.status.conditions.iter().all(|c| c.kind != kind)
         })
         .await;
+    }
+
+    /// Somebody takes objects away, and the kernel's notifications say which.
+    pub(super) fn lose(&self, lost: Lost) {
+        let gone = lost.clone();
+        *self.lost.lock().unwrap() = Some(lost);
+        self.kernel.tamper("objects taken away", |state| {
+            state.neighbors.retain(|key, _| !gone.neighbors.contains(key));
+            state.fdb.retain(|key, _| !gone.fdb.contains(key));
+            state.routes.retain(|key, _| !gone.routes.contains(key));
+        });
     }
 
     /// Waits for two passes that begin after this call.

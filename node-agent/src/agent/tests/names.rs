@@ -72,7 +72,7 @@ async fn a_node_that_comes_back_is_never_kept_from_its_name() {
     // From before there were identifiers, elsewhere.
     cluster.store.tamper(|snapshot| {
         for record in snapshot.nodes.values_mut() {
-            record.instance = None;
+            std::sync::Arc::make_mut(record).instance = None;
         }
     });
     cluster.node("n1").kernel.set_addresses("eth0", &["192.0.2.44/24"]);

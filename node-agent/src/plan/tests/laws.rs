@@ -108,7 +108,7 @@ fn lawful(scene: &Scene, plan: &Plan) {
                 assert!(plan.dataplane.nexthops.contains_key(id), "{key:?} leads nowhere");
                 if key.table == MAIN_TABLE {
                     // Invariants 10 and 13: to the holder that the claim names, and never over a block of ours.
-                    assert_eq!(holders.get(&key.prefix).copied(), plan.owners.get(key).map(String::as_str));
+                    assert_eq!(holders.get(&key.prefix).copied(), plan.owners().get(key).copied());
                     assert!(scene.held.iter().all(|own| !own.net().contains(&key.prefix)));
                 }
             }

@@ -63,6 +63,11 @@ fn over(id: NexthopId) -> Route {
     Route { target: RouteTarget::Nexthop(id), source: None, mtu: None }
 }
 
+struct Seen {
+    state: State,
+    held: Option<Held>,
+}
+
 struct Test {
     limits: Limits,
     brake: StartBrake,
@@ -74,12 +79,13 @@ impl Test {
         Self { limits: Limits::default(), brake: StartBrake::default(), start: Instant::now() }
     }
 
-    fn at(&mut self, seconds: u64, wanted: &State, found: &State, answering: bool) -> Started {
+    fn at(&mut self, seconds: u64, wanted: &State, found: &State, answering: bool) -> Seen {
         let now = self.start + Duration::from_secs(seconds);
-        let started = self.brake.pass(&self.limits, &pools(), wanted, found, now, answering);
+        let started =
+            self.brake.pass(&self.limits, &pools(), &Arc::new(wanted.clone()), found, now, answering);
         let until = started.held.and_then(|held| held.until);
         assert!(until.is_none_or(|until| until > now), "a deadline in the past is a busy loop");
-        started
+        Seen { state: State::clone(&started.state), held: started.held }
     }
 }
 
