@@ -44,7 +44,10 @@ impl Marks {
 ///
 /// Filled up with zero bytes, so that there is nothing to allocate: it stands in every neighbour, entry and nexthop.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkName([u8; LinkName::LONGEST]);
+pub struct LinkName([u8; LONGEST_NAME]);
+
+/// `IFNAMSIZ` without the zero byte at the end.
+const LONGEST_NAME: usize = 15;
 
 /// A name that the kernel would refuse for a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,13 +55,10 @@ pub struct LinkName([u8; LinkName::LONGEST]);
 pub struct LinkNameError(pub String);
 
 impl LinkName {
-    /// `IFNAMSIZ` without the zero byte at the end.
-    const LONGEST: usize = 15;
-
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(Self::LONGEST);
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(LONGEST_NAME);
         // It was text when it was made.
         std::str::from_utf8(&self.0[..end]).unwrap_or_default()
     }
@@ -68,14 +68,14 @@ impl FromStr for LinkName {
     type Err = LinkNameError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let legal = (1..=Self::LONGEST).contains(&name.len())
+        let legal = (1..=LONGEST_NAME).contains(&name.len())
             && name != "."
             && name != ".."
             && !name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace());
         if !legal {
             return Err(LinkNameError(name.to_owned()));
         }
-        let mut bytes = [0; Self::LONGEST];
+        let mut bytes = [0; LONGEST_NAME];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         Ok(Self(bytes))
     }

@@ -41,12 +41,11 @@ pub(super) struct Planned {
 /// The plan for a world: the one before if it still is.
 pub(super) fn plan(before: &mut Option<Planned>, world: &World<'_>, shared: Shared) -> Arc<Plan> {
     let observed = decisive(world.observed);
-    if let Some(planned) = before.take() {
-        if planned.follows_from(world, &shared, &observed) {
-            let plan = Arc::clone(&planned.plan);
-            *before = Some(Planned { shared, ..planned });
-            return plan;
-        }
+    if let Some(planned) = before
+        && planned.follows_from(world, &shared, &observed)
+    {
+        planned.shared = shared;
+        return Arc::clone(&planned.plan);
     }
     let plan = Arc::new(plan::plan(world));
     // With what it leaves to the next, in the kernel and in memory, that one might be another; and some evidence holds

@@ -108,7 +108,7 @@ fn what_comes_to_be_as_it_is_wanted_wakes_nobody_and_what_was_taken_away_is_name
         assert_eq!((entry.len(), entry.fdb.len()), (1, 1));
         let neighbor = named(&["ip", "neigh del 10.244.7.0 dev vx4"]).expect("a neighbour alone");
         assert_eq!((neighbor.len(), neighbor.neighbors.len()), (1, 1));
-        assert_eq!(named(&["bridge", "fdb append 02:00:00:00:01:09 dst 192.0.2.77 dev vx4 self"]), None);
+        assert_eq!(named(&["bridge", "fdb replace 02:00:00:00:01:09 dst 192.0.2.77 dev vx4 self"]), None);
         assert_eq!(named(&["ip", "link set vx4 mtu 1400"]), None);
 
         let lost = Lost { routes: route.routes, fdb: entry.fdb, neighbors: neighbor.neighbors };

@@ -50,7 +50,9 @@ async fn what_was_taken_away_comes_back_before_the_kernel_is_looked_at_and_a_loo
 
     // Without a name for it, it takes a look.
     let key = *all(node).routes.first().unwrap();
-    node.kernel.tamper("a route taken away", |state| drop(state.routes.remove(&key)));
+    node.kernel.tamper("a route taken away", |state| {
+        state.routes.remove(&key);
+    });
     node.until("repaired", |published| published.counters.repairs.get("route") > Some(&routes)).await;
     assert_eq!(node.kernel.state(), before);
 }
@@ -69,7 +71,9 @@ async fn what_stands_in_its_place_is_a_conflict_and_a_refusal_is_tried_again() {
 
     let gateway: IpAddr = "192.0.2.9".parse().unwrap();
     let rival = RouteKey { metric: key.metric, ..key };
-    node.kernel.tamper("taken away for good", |state| drop(state.routes.remove(&rival)));
+    node.kernel.tamper("taken away for good", |state| {
+        state.routes.remove(&rival);
+    });
     node.kernel.add_foreign_route(InstalledRoute {
         key: rival,
         protocol: 12,

@@ -93,10 +93,15 @@ struct Watcher {
     rebuild: Rebuild,
 }
 
+type Events = EventStream<[u8; 4096]>;
+
+/// Which directory's watch is which.
+type Kinds = Vec<(WatchDescriptor, Kind)>;
+
 /// A watch of these very directories, not of others that bear their names now.
 struct Watch {
-    events: EventStream<[u8; 4096]>,
-    kinds: Vec<(WatchDescriptor, Kind)>,
+    events: Events,
+    kinds: Kinds,
     identities: Vec<Identity>,
 }
 
@@ -339,7 +344,7 @@ fn identity_of(path: &Path) -> Identity {
 }
 
 /// Attributes are not watched: a node's sign of life wakes nobody.
-pub(super) fn watch(root: &Path) -> io::Result<(EventStream<[u8; 4096]>, Vec<(WatchDescriptor, Kind)>)> {
+pub(super) fn watch(root: &Path) -> io::Result<(Events, Kinds)> {
     let gone = WatchMask::DELETE_SELF | WatchMask::MOVE_SELF | WatchMask::ONLYDIR;
     let names = WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE;
     let inotify = Inotify::init()?;
