@@ -2,7 +2,10 @@
 //!
 //! What the kernel answers is read by pure code ([`Dump`], [`Answers`]); the rest of this module sends and receives.
 
+mod batch;
 mod transaction;
+
+pub(super) use batch::Batch;
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -157,23 +160,21 @@ impl Channel {
         results
     }
 
-    fn send_batch(&mut self, batch: &[Request]) -> Vec<Result<(), ApplyError>> {
-        let mut message = Vec::new();
-        let first = self.sequence.wrapping_add(1);
-        for (position, request) in batch.iter().enumerate() {
-            let sequence = self.next_sequence();
-            // An answer to the last tells that all were seen; others answer only if they fail.
-            let ack = if position + 1 == batch.len() { NLM_F_ACK } else { 0 };
-            put_message(
-                &mut message,
-                request.kind,
-                NLM_F_REQUEST | request.flags | ack,
-                sequence,
-                &request.body,
-            );
+    fn send_batch(&mut self, requests: &[Request]) -> Vec<Result<(), ApplyError>> {
+        let mut batch = Batch::default();
+        for (position, request) in requests.iter().enumerate() {
+            batch.add(position, request.kind, request.flags, |body| body.extend(&request.body));
         }
-        let mut answers = Answers::new(first, batch.len());
-        if let Err(error) = self.send(&message) {
+        let mut results = vec![Ok(()); requests.len()];
+        for (position, error) in self.deliver(&mut batch) {
+            results[position] = Err(error);
+        }
+        results
+    }
+
+    /// Sends a batch and reads its answers.
+    fn exchange(&mut self, message: &[u8], mut answers: Answers) -> Vec<Result<(), ApplyError>> {
+        if let Err(error) = self.send(message) {
             return answers.give_up(&error);
         }
         while !answers.complete() {
@@ -299,14 +300,21 @@ fn describe(errno: i32) -> String {
 }
 
 fn put_message(buffer: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, body: &[u8]) {
+    let begin = buffer.len();
+    put_header(buffer, kind, flags, sequence);
+    buffer.extend(body);
     let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
-    buffer.extend(length.to_ne_bytes());
+    buffer[begin..begin + 4].copy_from_slice(&length.to_ne_bytes());
+    buffer.resize(align(buffer.len()), 0);
+}
+
+/// A `struct nlmsghdr` whose length is not known yet.
+fn put_header(buffer: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32) {
+    buffer.extend(0u32.to_ne_bytes());
     buffer.extend(kind.to_ne_bytes());
     buffer.extend(flags.to_ne_bytes());
     buffer.extend(sequence.to_ne_bytes());
     buffer.extend(0u32.to_ne_bytes());
-    buffer.extend(body);
-    buffer.resize(align(buffer.len()), 0);
 }
 
 /// How many of these requests go into one send: at least one.

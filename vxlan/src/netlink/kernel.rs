@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::mpsc;
 
 use ipnet::IpNet;
 
@@ -12,12 +13,13 @@ use crate::state::{
     IpTunnel, LinkName, Marks, NexthopId, Observed, Route, RouteTarget, TunnelKind, TunnelLink,
 };
 
-use super::channel::Channel;
+use super::channel::{Batch, Channel};
 use super::link::Link;
 use super::nft::Nft;
 use super::observe::{is_ours, links, observe};
 use super::order::order;
-use super::request::Request;
+use super::request::{CREATE, EXCL, REPLACE, Request};
+use super::route::Metrics;
 use super::{address, link, neighbor, nexthop, route, rule, sysctl};
 
 /// Indices that we choose for devices begin here. Those that the kernel gives count up from 1: so no device comes by one
@@ -27,8 +29,11 @@ const INDEX_BASE: u32 = 1 << 20;
 /// How often a device is created anew because somebody took the index that we had chosen.
 const INDEX_ATTEMPTS: usize = 4;
 
-/// So many requests queue up before they are sent, whatever the number of changes.
-const QUEUE: usize = 1024;
+/// From so many changes on the next batch is written while the kernel works on the one before.
+const OVERLAPPED: usize = 4096;
+
+/// Batches that wait for the kernel: it must never wait for us.
+const BATCHES_AHEAD: usize = 4;
 
 type Outcome = Result<(), ApplyError>;
 
@@ -102,9 +107,20 @@ impl Dataplane for Kernel {
                     with_mtu.extend(written.filter_map(object_with_mtu));
                 }
                 let (with_mtu, sysctl, forwards) = (with_mtu.as_ref(), *sysctl, *forwards);
-                let (queue, results) = (Vec::new(), Vec::new());
-                Apply { channel, nft, marks, sysctl, forwards, last_index, with_mtu, devices, queue, results }
-                    .run(changes)
+                let (pending, results) = (Vec::new(), Vec::new());
+                Apply {
+                    channel,
+                    nft,
+                    marks,
+                    sysctl,
+                    forwards,
+                    last_index,
+                    with_mtu,
+                    devices,
+                    pending,
+                    results,
+                }
+                .run(changes)
             }
             Err(error) => vec![Err(from_io(&error)); changes.len()],
         }
@@ -139,7 +155,7 @@ impl Devices {
     }
 }
 
-/// One run over a list of changes. Requests queue up and go in batches; a change of a device, whose index the others
+/// One run over a list of changes. Most gather and go in batches; a change of a device, whose index the others
 /// need, goes alone.
 struct Apply<'a> {
     channel: &'a mut Channel,
@@ -150,7 +166,8 @@ struct Apply<'a> {
     last_index: &'a mut u32,
     with_mtu: Option<&'a BTreeSet<NexthopId>>,
     devices: Devices,
-    queue: Vec<(usize, Request)>,
+    /// Positions of changes that are to be sent.
+    pending: Vec<usize>,
     results: Vec<Outcome>,
 }
 
@@ -161,27 +178,27 @@ impl Apply<'_> {
             let change = &changes[position];
             let outcome = match change {
                 Change::AddLink(name, link) => {
-                    self.flush();
+                    self.flush(changes);
                     self.add_link(name, link)
                 }
                 Change::SetLink(name, link) => {
-                    self.flush();
+                    self.flush(changes);
                     self.set_link(name, link)
                 }
                 Change::DeleteLink(name) => {
-                    self.flush();
+                    self.flush(changes);
                     self.delete_link(name)
                 }
                 Change::SetFirewall(table) => {
-                    self.flush();
+                    self.flush(changes);
                     self.nft.set_table(table)
                 }
-                Change::ChangeSets(changes) => {
-                    self.flush();
-                    self.nft.change_sets(changes)
+                Change::ChangeSets(sets) => {
+                    self.flush(changes);
+                    self.nft.change_sets(sets)
                 }
                 Change::DeleteFirewall => {
-                    self.flush();
+                    self.flush(changes);
                     self.nft.delete_table()
                 }
                 Change::SetRpFilter(..)
@@ -199,73 +216,34 @@ impl Apply<'_> {
                 | Change::DeleteRoute(_)
                 | Change::AddRule(_)
                 | Change::DeleteRule(_) => {
-                    self.request(change).map(|request| self.queue.push((position, request)))
+                    self.pending.push(position);
+                    continue;
                 }
             };
             self.results[position] = outcome;
-            if self.queue.len() >= QUEUE {
-                self.flush();
-            }
         }
-        self.flush();
+        self.flush(changes);
         self.results
     }
 
-    /// Sends what has queued up.
-    fn flush(&mut self) {
-        let (positions, requests): (Vec<usize>, Vec<Request>) =
-            std::mem::take(&mut self.queue).into_iter().unzip();
-        for (position, outcome) in positions.into_iter().zip(self.channel.send_all(&requests)) {
-            self.results[position] = outcome;
-        }
-    }
-
-    /// The request for a change that needs only one.
-    fn request(&self, change: &Change) -> Result<Request, ApplyError> {
-        let protocol = self.marks.route_protocol;
-        let ours = |name: &LinkName| self.devices.ours(name, self.marks).map(|link| link.index);
-        let unwritable =
-            || ApplyError { errno: libc::EINVAL, message: "no route of a form that we write".to_owned() };
-        Ok(match change {
-            Change::AddLink(name, _) | Change::SetLink(name, _) | Change::DeleteLink(name) => {
-                return Err(missing(name));
-            }
-            Change::SetRpFilter(name, value) => link::set_rp_filter(self.devices.index(name)?, *value),
-            Change::AddAddress(new) => address::add(ours(&new.link)?, new.address),
-            Change::DeleteAddress(old) => address::delete(ours(&old.link)?, old.address),
-            Change::SetNeighbor(key, mac) => neighbor::set(ours(&key.link)?, key.address, *mac, protocol),
-            Change::DeleteNeighbor(key) => neighbor::delete(ours(&key.link)?, key.address),
-            Change::SetFdb(key, remote) => neighbor::set_fdb(ours(&key.link)?, key.mac, *remote),
-            Change::DeleteFdb(key) => neighbor::delete_fdb(ours(&key.link)?, key.mac),
-            Change::AddNexthop(id, new) => {
-                nexthop::add(*id, new.gateway, self.devices.index(&new.link)?, protocol)
-            }
-            Change::SetNexthop(id, new) => {
-                nexthop::replace(*id, new.gateway, self.devices.index(&new.link)?, protocol)
-            }
-            Change::DeleteNexthop(id) => nexthop::delete(*id),
-            Change::AddRoute(key, new) if self.is_bare(new) => {
-                route::add_bare(*key, new, protocol).ok_or_else(unwritable)?
-            }
-            Change::AddRoute(key, new) => route::add(*key, new, protocol).ok_or_else(unwritable)?,
-            Change::SetRoute(key, new) => route::replace(*key, new, protocol).ok_or_else(unwritable)?,
-            Change::DeleteRoute(key) => route::delete(*key, protocol),
-            Change::AddRule(new) => rule::add(new, protocol),
-            Change::DeleteRule(old) => rule::delete(old, protocol),
-            Change::SetFirewall(_) | Change::ChangeSets(_) | Change::DeleteFirewall => {
-                let message = "a change of nftables goes another way".to_owned();
-                return Err(ApplyError { errno: libc::EINVAL, message });
-            }
-        })
-    }
-
-    /// Whether neither a route nor another one of its nexthop object has an MTU.
-    fn is_bare(&self, new: &Route) -> bool {
-        match (new, self.with_mtu) {
-            (Route { target: RouteTarget::Nexthop(id), mtu: None, .. }, Some(with_mtu)) => {
-                !with_mtu.contains(id)
-            }
-            _ => false,
+    /// Sends what has gathered.
+    fn flush(&mut self, changes: &[Change]) {
+        let pending = std::mem::take(&mut self.pending);
+        let writer = Writer { marks: self.marks, devices: &self.devices, with_mtu: self.with_mtu };
+        let channel = &mut *self.channel;
+        let refused = if pending.len() < OVERLAPPED {
+            let mut refused = Vec::new();
+            let unsent = writer.write_all(changes, &pending, |mut batch| {
+                refused.extend(channel.deliver(&mut batch));
+                batch
+            });
+            refused.extend(unsent);
+            refused
+        } else {
+            overlapped(&writer, changes, &pending, channel)
+        };
+        for (position, error) in refused {
+            self.results[position] = Err(error);
         }
     }
 
@@ -378,6 +356,142 @@ impl Apply<'_> {
         self.devices = Devices::read(self.channel).map_err(|error| from_io(&error))?;
         Ok(())
     }
+}
+
+/// Writes requests, one for each change.
+struct Writer<'a> {
+    marks: &'a Marks,
+    devices: &'a Devices,
+    with_mtu: Option<&'a BTreeSet<NexthopId>>,
+}
+
+impl Writer<'_> {
+    /// Writes the requests for these changes, and has each full batch delivered for an empty one. What could not be
+    /// written.
+    fn write_all(
+        &self,
+        changes: &[Change],
+        positions: &[usize],
+        mut deliver: impl FnMut(Batch) -> Batch,
+    ) -> Vec<(usize, ApplyError)> {
+        let mut unsent = Vec::new();
+        let mut batch = Batch::default();
+        for position in positions.iter().copied() {
+            if let Err(error) = self.write(&changes[position], position, &mut batch) {
+                unsent.push((position, error));
+            }
+            if batch.is_full() {
+                batch = deliver(batch);
+            }
+        }
+        deliver(batch);
+        unsent
+    }
+
+    fn write(&self, change: &Change, position: usize, batch: &mut Batch) -> Outcome {
+        let protocol = self.marks.route_protocol;
+        match change {
+            Change::AddRoute(_, new) | Change::SetRoute(_, new) if !route::is_writable(new) => {
+                let message = "no route of a form that we write".to_owned();
+                return Err(ApplyError { errno: libc::EINVAL, message });
+            }
+            Change::AddRoute(key, new) => {
+                let metrics = if self.is_bare(new) { Metrics::Unsaid } else { Metrics::Said };
+                batch.add(position, route::RTM_NEWROUTE, CREATE | EXCL, |body| {
+                    route::put_route(body, *key, new, protocol, metrics);
+                });
+            }
+            Change::SetRoute(key, new) => batch.add(position, route::RTM_NEWROUTE, REPLACE, |body| {
+                route::put_route(body, *key, new, protocol, Metrics::Said);
+            }),
+            Change::DeleteRoute(key) => batch.add(position, route::RTM_DELROUTE, 0, |body| {
+                route::put_deletion(body, *key, protocol);
+            }),
+            other => {
+                let request = self.request(other)?;
+                batch.add(position, request.kind, request.flags, |body| body.extend(&request.body));
+            }
+        }
+        Ok(())
+    }
+
+    /// The request for a change that needs only one.
+    fn request(&self, change: &Change) -> Result<Request, ApplyError> {
+        let protocol = self.marks.route_protocol;
+        let ours = |name: &LinkName| self.devices.ours(name, self.marks).map(|link| link.index);
+        Ok(match change {
+            Change::AddLink(name, _) | Change::SetLink(name, _) | Change::DeleteLink(name) => {
+                return Err(missing(name));
+            }
+            Change::SetRpFilter(name, value) => link::set_rp_filter(self.devices.index(name)?, *value),
+            Change::AddAddress(new) => address::add(ours(&new.link)?, new.address),
+            Change::DeleteAddress(old) => address::delete(ours(&old.link)?, old.address),
+            Change::SetNeighbor(key, mac) => neighbor::set(ours(&key.link)?, key.address, *mac, protocol),
+            Change::DeleteNeighbor(key) => neighbor::delete(ours(&key.link)?, key.address),
+            Change::SetFdb(key, remote) => neighbor::set_fdb(ours(&key.link)?, key.mac, *remote),
+            Change::DeleteFdb(key) => neighbor::delete_fdb(ours(&key.link)?, key.mac),
+            Change::AddNexthop(id, new) => {
+                nexthop::add(*id, new.gateway, self.devices.index(&new.link)?, protocol)
+            }
+            Change::SetNexthop(id, new) => {
+                nexthop::replace(*id, new.gateway, self.devices.index(&new.link)?, protocol)
+            }
+            Change::DeleteNexthop(id) => nexthop::delete(*id),
+            Change::AddRule(new) => rule::add(new, protocol),
+            Change::DeleteRule(old) => rule::delete(old, protocol),
+            Change::AddRoute(..)
+            | Change::SetRoute(..)
+            | Change::DeleteRoute(_)
+            | Change::SetFirewall(_)
+            | Change::ChangeSets(_)
+            | Change::DeleteFirewall => {
+                let message = "a change of routes or nftables goes another way".to_owned();
+                return Err(ApplyError { errno: libc::EINVAL, message });
+            }
+        })
+    }
+
+    /// Whether neither a route nor another one of its nexthop object has an MTU.
+    fn is_bare(&self, new: &Route) -> bool {
+        match (new, self.with_mtu) {
+            (Route { target: RouteTarget::Nexthop(id), mtu: None, .. }, Some(with_mtu)) => {
+                !with_mtu.contains(id)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Has the requests sent by a thread of its own, so that the kernel, which works while we send, need not wait until the
+/// next batch is written.
+fn overlapped(
+    writer: &Writer<'_>,
+    changes: &[Change],
+    positions: &[usize],
+    channel: &mut Channel,
+) -> Vec<(usize, ApplyError)> {
+    let (full, to_send) = mpsc::sync_channel::<Batch>(BATCHES_AHEAD);
+    let (empty, to_fill) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            let mut refused = Vec::new();
+            for mut batch in to_send {
+                refused.extend(channel.deliver(&mut batch));
+                // Nobody takes it back after the last.
+                let _ = empty.send(batch);
+            }
+            refused
+        });
+        let unsent = writer.write_all(changes, positions, |batch| {
+            // It is received for as long as the thread lives; if that has panicked so do we.
+            let _ = full.send(batch);
+            to_fill.try_recv().unwrap_or_default()
+        });
+        drop(full);
+        let mut refused = sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        refused.extend(unsent);
+        refused
+    })
 }
 
 /// Whether the kernel has a kind of IP tunnel, or gets it by loading a module. The request is refused in any case: for its

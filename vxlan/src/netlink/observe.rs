@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
 use crate::effects::MAIN;
 use crate::reconcile::ObserveError;
 use crate::state::{
-    Address, FdbKey, InstalledRoute, Interface, LinkName, Marks, NeighborKey, Nexthop, Observed, Settings,
+    Address, FdbKey, InstalledRoute, Interface, LinkName, Mac, Marks, NeighborKey, Nexthop, Observed,
+    Settings,
 };
 use crate::watched::Watched;
 
@@ -44,7 +45,8 @@ pub(super) fn observe(
 ) -> Result<Observed, ObserveError> {
     let failed = |what: &'static str| move |source: io::Error| ObserveError { what, source };
     let links = links(channel).map_err(failed("devices"))?;
-    let mut look = Look { links, marks, sysctl, seen: Observed::default() };
+    let (neighbors, fdb) = (Vec::new(), Vec::new());
+    let mut look = Look { links, marks, sysctl, seen: Observed::default(), neighbors, fdb };
     look.take_links();
     look.addresses(channel).map_err(failed("addresses"))?;
     look.neighbors(channel).map_err(failed("neighbours"))?;
@@ -71,6 +73,9 @@ struct Look<'a> {
     marks: &'a Marks,
     sysctl: bool,
     seen: Observed,
+    /// What becomes large maps, which are made in one go: quicker than to insert each entry, and none is half empty.
+    neighbors: Vec<(NeighborKey, Mac)>,
+    fdb: Vec<(FdbKey, IpAddr)>,
 }
 
 impl Look<'_> {
@@ -160,6 +165,8 @@ impl Look<'_> {
                 }
             }
         }
+        self.seen.ours.neighbors = std::mem::take(&mut self.neighbors).into_iter().collect();
+        self.seen.ours.fdb = std::mem::take(&mut self.fdb).into_iter().collect();
         Ok(())
     }
 
@@ -169,12 +176,12 @@ impl Look<'_> {
                 if protocol == self.marks.route_protocol =>
             {
                 if let Some(link) = self.ours(index).cloned() {
-                    self.seen.ours.neighbors.insert(NeighborKey { link, address }, mac);
+                    self.neighbors.push((NeighborKey { link, address }, mac));
                 }
             }
             Some(Entry::Fdb { index, mac, remote }) => {
                 if let Some(link) = self.ours(index).cloned() {
-                    self.seen.ours.fdb.insert(FdbKey { link, mac }, remote);
+                    self.fdb.push((FdbKey { link, mac }, remote));
                 }
             }
             Some(Entry::Neighbor { .. }) | None => {}
@@ -182,6 +189,7 @@ impl Look<'_> {
     }
 
     fn nexthops(&mut self, channel: &mut Channel) -> io::Result<()> {
+        let mut nexthops = Vec::new();
         channel.dump(nexthop::RTM_GETNEXTHOP, &[0; nexthop::HEADER], |kind, body| {
             let found = nexthop::decode(body).filter(|_| kind == nexthop::RTM_NEWNEXTHOP);
             let Some(object) = found.filter(|object| self.marks.owns_nexthop(object.id)) else { return };
@@ -189,10 +197,12 @@ impl Look<'_> {
             let nexthop =
                 ours.and_then(|(gateway, index)| self.name(index).map(|link| Nexthop { gateway, link }));
             match nexthop {
-                Some(nexthop) => drop(self.seen.ours.nexthops.insert(object.id, nexthop)),
+                Some(nexthop) => nexthops.push((object.id, nexthop)),
                 None => drop(self.seen.foreign_nexthops.insert(object.id)),
             }
-        })
+        })?;
+        self.seen.ours.nexthops = nexthops.into_iter().collect();
+        Ok(())
     }
 
     fn routes(&mut self, channel: &mut Channel, watched: &[IpNet]) -> io::Result<()> {
@@ -215,9 +225,8 @@ impl Look<'_> {
             let dumped = dump.messages().filter(|(kind, _)| *kind == route::RTM_NEWROUTE);
             dumped.map(|(_, body)| body).filter(move |body| (route::protocol(body) == Some(protocol)) == ours)
         };
-        for found in routes(true).filter_map(route::decode) {
-            self.seen.ours.routes.insert(found.key, found.route);
-        }
+        let ours = routes(true).filter_map(route::decode).map(|found| (found.key, found.route));
+        self.seen.ours.routes.append(&mut ours.collect());
         for found in routes(false).filter_map(route::decode) {
             self.take_foreign_route(found, watched);
         }

@@ -7,15 +7,14 @@ use ipnet::IpNet;
 use crate::state::{NexthopId, Route, RouteKey, RouteTarget};
 
 use super::attributes::{attribute, attributes, ip, put, put_nested, u8_at, u16_at, u32_at};
-use super::request::{CREATE, EXCL, REPLACE, Request};
+#[cfg(test)]
+use super::request::{CREATE, EXCL, Request};
 
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
 
 pub(super) const HEADER: usize = 12;
-/// Bytes of a request for a route of IPv6 over a nexthop object.
-const TYPICAL: usize = 64;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -130,68 +129,69 @@ fn first_path(value: &[u8]) -> (Option<u32>, Option<IpAddr>) {
 }
 
 /// Creates a route; fails if the key is taken, by whomever.
+#[cfg(test)]
 pub(super) fn add(key: RouteKey, route: &Route, protocol: u8) -> Option<Request> {
-    write(key, route, protocol, CREATE | EXCL)
-}
-
-/// The same without a word of metrics, which the kernel does in half the time: in IPv4 the route shares what is kept of
-/// its nexthop object, and nothing is made for it. Only for a route without an MTU over an object whose other routes
-/// have none.
-pub(super) fn add_bare(key: RouteKey, route: &Route, protocol: u8) -> Option<Request> {
-    let body = without_metrics(key, route, protocol)?;
+    let mut body = Vec::new();
+    is_writable(route).then(|| put_route(&mut body, key, route, protocol, Metrics::Said))?;
     Some(Request { kind: RTM_NEWROUTE, flags: CREATE | EXCL, body })
 }
 
-/// Changes a route that is there.
-pub(super) fn replace(key: RouteKey, route: &Route, protocol: u8) -> Option<Request> {
-    write(key, route, protocol, REPLACE)
+/// Whether a route is of a form that we write.
+pub(super) fn is_writable(route: &Route) -> bool {
+    match route.target {
+        RouteTarget::Nexthop(_) | RouteTarget::Unreachable => true,
+        RouteTarget::Other => false,
+    }
 }
 
-/// Deletes a route if it carries our protocol.
-pub(super) fn delete(key: RouteKey, protocol: u8) -> Request {
-    // The kernel takes this kind and this scope for any.
-    Request { kind: RTM_DELROUTE, flags: 0, body: body(key, protocol, RT_SCOPE_NOWHERE, RTN_UNSPEC) }
+/// Whether a request says what metrics the route has, be they none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Metrics {
+    /// As a rule: IPv4 takes the metrics of another route of the same nexthop object, metric and table for a request that
+    /// says nothing of them (`fib_find_info_nh`), so that an MTU would never go again.
+    Said,
+    /// The kernel does that in half the time: in IPv4 the route shares what is kept of its nexthop object, and nothing is
+    /// made for it. Only for a route without an MTU over an object whose other routes have none.
+    Unsaid,
 }
 
-fn write(key: RouteKey, route: &Route, protocol: u8, flags: u16) -> Option<Request> {
-    let mut body = without_metrics(key, route, protocol)?;
-    // Never without metrics, be they none: IPv4 takes the metrics of another route of the same nexthop object, metric
-    // and table for a request that says nothing of them (`fib_find_info_nh`), so that an MTU would never go again.
-    put_nested(&mut body, RTA_METRICS, |inner| {
-        if let Some(mtu) = route.mtu {
-            put(inner, RTAX_MTU, &mtu.to_ne_bytes());
-        }
-    });
-    Some(Request { kind: RTM_NEWROUTE, flags, body })
-}
-
-fn without_metrics(key: RouteKey, route: &Route, protocol: u8) -> Option<Vec<u8>> {
-    let (kind, nexthop) = match route.target {
-        RouteTarget::Nexthop(id) => (RTN_UNICAST, Some(id)),
-        RouteTarget::Unreachable => (RTN_UNREACHABLE, None),
-        RouteTarget::Other => return None,
+/// Appends the body of a request that makes or changes a writable route.
+pub(super) fn put_route(buffer: &mut Vec<u8>, key: RouteKey, route: &Route, protocol: u8, metrics: Metrics) {
+    let kind = match route.target {
+        RouteTarget::Nexthop(_) => RTN_UNICAST,
+        RouteTarget::Unreachable | RouteTarget::Other => RTN_UNREACHABLE,
     };
-    let mut body = body(key, protocol, RT_SCOPE_UNIVERSE, kind);
-    if let Some(id) = nexthop {
-        put(&mut body, RTA_NH_ID, &id.0.to_ne_bytes());
+    put_key(buffer, key, protocol, RT_SCOPE_UNIVERSE, kind);
+    if let RouteTarget::Nexthop(id) = route.target {
+        put(buffer, RTA_NH_ID, &id.0.to_ne_bytes());
     }
     if let Some(source) = route.source {
-        put_ip(&mut body, RTA_PREFSRC, source);
+        put_ip(buffer, RTA_PREFSRC, source);
     }
-    Some(body)
+    if metrics == Metrics::Said {
+        put_nested(buffer, RTA_METRICS, |inner| {
+            if let Some(mtu) = route.mtu {
+                put(inner, RTAX_MTU, &mtu.to_ne_bytes());
+            }
+        });
+    }
+}
+
+/// Appends the body of a request that deletes a route if it carries our protocol.
+pub(super) fn put_deletion(buffer: &mut Vec<u8>, key: RouteKey, protocol: u8) {
+    // The kernel takes this kind and this scope for any.
+    put_key(buffer, key, protocol, RT_SCOPE_NOWHERE, RTN_UNSPEC);
 }
 
 /// An `rtmsg` with destination, table and priority. Written by hand: there may be a million of them, and a library
 /// that makes each of parts of its own takes as long as the kernel.
-fn body(key: RouteKey, protocol: u8, scope: u8, kind: u8) -> Vec<u8> {
+fn put_key(buffer: &mut Vec<u8>, key: RouteKey, protocol: u8, scope: u8, kind: u8) {
     let family = if key.prefix.addr().is_ipv4() { AF_INET } else { AF_INET6 };
     // Tables beyond 255 stand in the attribute alone.
-    let mut body = Vec::with_capacity(TYPICAL);
-    body.extend([family, key.prefix.prefix_len(), 0, 0, 0, protocol, scope, kind, 0, 0, 0, 0]);
-    put_ip(&mut body, RTA_DST, key.prefix.network());
-    put(&mut body, RTA_TABLE, &key.table.to_ne_bytes());
-    put(&mut body, RTA_PRIORITY, &key.normalised().metric.to_ne_bytes());
-    body
+    buffer.extend([family, key.prefix.prefix_len(), 0, 0, 0, protocol, scope, kind, 0, 0, 0, 0]);
+    put_ip(buffer, RTA_DST, key.prefix.network());
+    put(buffer, RTA_TABLE, &key.table.to_ne_bytes());
+    put(buffer, RTA_PRIORITY, &key.normalised().metric.to_ne_bytes());
 }
 
 fn put_ip(body: &mut Vec<u8>, kind: u16, ip: IpAddr) {
