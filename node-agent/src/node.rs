@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -107,6 +108,39 @@ pub struct Underlay {
     pub ipv6: Option<Ipv6Net>,
 }
 
+/// A set of words, shared by all whose words are the same: in most clusters every node has the same ones.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Words(Arc<BTreeSet<String>>);
+
+impl Words {
+    /// Takes the other's set for its own, if they are equal.
+    pub fn share(&mut self, other: &Self) {
+        if self == other {
+            self.0 = Arc::clone(&other.0);
+        }
+    }
+}
+
+impl Deref for Words {
+    type Target = BTreeSet<String>;
+
+    fn deref(&self) -> &BTreeSet<String> {
+        &self.0
+    }
+}
+
+impl DerefMut for Words {
+    fn deref_mut(&mut self) -> &mut BTreeSet<String> {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl FromIterator<String> for Words {
+    fn from_iter<I: IntoIterator<Item = String>>(words: I) -> Self {
+        Self(Arc::new(words.into_iter().collect()))
+    }
+}
+
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRecord {
@@ -127,7 +161,7 @@ pub struct NodeRecord {
     /// Labels for rules.
     pub labels: BTreeMap<String, String>,
     /// Path kinds that it can receive: `native`, `vxlan`, `ipip` (IPv4 pods) and `sit` (IPv6 pods).
-    pub capabilities: BTreeSet<String>,
+    pub capabilities: Words,
     /// Digest of what both ends of a pair must have in common (path policy, VNI, port).
     pub common_digest: String,
     /// Which run of an agent wrote it: when that run began, and a random part. Missing before version 0.1.

@@ -27,7 +27,7 @@ fn node(name: &str, ipv4: Option<&str>, ipv6: Option<&str>) -> NodeRecord {
         vni: 4096,
         vxlan_port: 4789,
         labels: BTreeMap::new(),
-        capabilities: capabilities(),
+        capabilities: capabilities().into_iter().collect(),
         common_digest: "same".to_owned(),
         instance: None,
         contender: None,

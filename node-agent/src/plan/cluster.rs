@@ -41,7 +41,11 @@ impl Member {
     }
 
     pub(super) fn blocks_of(&self, family: Family) -> Vec<Block> {
-        self.blocks.iter().copied().filter(|block| Family::of(block.net()) == family).collect()
+        let of_family = |block: &&Block| Family::of(block.net()) == family;
+        // Kept with the pair: one that grows has room for four.
+        let mut blocks = Vec::with_capacity(self.blocks.iter().filter(of_family).count());
+        blocks.extend(self.blocks.iter().filter(of_family));
+        blocks
     }
 
     pub(super) fn has_block(&self, family: Family) -> bool {

@@ -48,9 +48,6 @@ pub(super) fn objects(
     }
     build.external(external);
     build.reverse_path_filter();
-    for pair in &mut pairs {
-        pair.needs.routes.shrink_to_fit();
-    }
     Objects { state: dense(build.state), pairs, external: build.external }
 }
 
@@ -235,6 +232,8 @@ impl Build<'_> {
         }
         self.state.nexthops.insert(id, nexthop);
         pair.needs.nexthop = Some(id);
+        // And one to the peer's address.
+        pair.needs.routes.reserve_exact(pair.blocks.len() + 1);
         for block in &pair.blocks {
             let key = self.block_route(block.net(), id);
             pair.needs.routes.push(key);

@@ -1,6 +1,6 @@
 //! What every store promises, asked of each of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(crate) fn record_of(node: &str) -> NodeRecord {
         vni: 4096,
         vxlan_port: 4789,
         labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
-        capabilities: BTreeSet::from(["native".to_owned(), "vxlan".to_owned()]),
+        capabilities: ["native", "vxlan"].map(str::to_owned).into_iter().collect(),
         common_digest: "d1".to_owned(),
         instance: None,
         contender: None,

@@ -27,25 +27,33 @@ pub(super) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
-    /// Nanoseconds.
-    modified: i128,
-    /// Nanoseconds. The kernel keeps it: no one can set it back.
-    changed: i128,
+    modified: Time,
+    /// The kernel keeps it: no one can set it back.
+    changed: Time,
 }
 
 impl Stamp {
     /// When the file or its attributes changed last. A time out of all bounds counts as 1970.
     pub(super) fn changed(self) -> Timestamp {
-        Timestamp::from_nanosecond(self.changed).unwrap_or_default()
+        timestamp(self.changed)
     }
 
     /// When it was written last.
     pub(super) fn modified(self) -> Timestamp {
-        Timestamp::from_nanosecond(self.modified).unwrap_or_default()
+        timestamp(self.modified)
     }
 }
 
-const NANOS: i128 = 1_000_000_000;
+/// Seconds and nanoseconds.
+type Time = (i64, i32);
+
+fn timestamp((seconds, nanoseconds): Time) -> Timestamp {
+    Timestamp::new(seconds, nanoseconds).unwrap_or_default()
+}
+
+fn time(seconds: i64, nanoseconds: i64) -> Time {
+    (seconds, i32::try_from(nanoseconds).unwrap_or(0))
+}
 
 impl From<&Metadata> for Stamp {
     fn from(metadata: &Metadata) -> Self {
@@ -53,8 +61,8 @@ impl From<&Metadata> for Stamp {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
-            modified: i128::from(metadata.mtime()) * NANOS + i128::from(metadata.mtime_nsec()),
-            changed: i128::from(metadata.ctime()) * NANOS + i128::from(metadata.ctime_nsec()),
+            modified: time(metadata.mtime(), metadata.mtime_nsec()),
+            changed: time(metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }

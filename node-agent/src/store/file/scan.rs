@@ -4,6 +4,7 @@
 //! as they are then; everything is looked at once in a while. A record that can't be read keeps its last good content for as
 //! long as something stands under its name (DESIGN, invariant 14), over restarts too ([`LastGood`]).
 
+use std::cell::RefCell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use super::last_good::LastGood;
 use super::read::{self, Content, Stamp};
 use super::{Kind, write};
-use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
+use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot, Words};
 use crate::store::record::{self, Decoded, RecordError};
 
 /// A temporary file older than this is nobody's any more.
@@ -42,7 +43,7 @@ pub(super) struct Scanner {
 /// The records of one kind, by file name.
 #[derive(Debug)]
 struct Table<K, R> {
-    rows: BTreeMap<String, Row<K, R>>,
+    rows: BTreeMap<Box<str>, Row<K, R>>,
 }
 
 #[derive(Debug)]
@@ -84,14 +85,19 @@ impl Scanner {
             let last_good = &self.last_good;
             move |stem: &str| last_good.recall(kind, stem)
         };
+        let last: RefCell<Option<Words>> = RefCell::default();
         self.nodes.scan(
             &directory(Kind::Node),
             only(Kind::Node),
             now,
             |name| name.parse().ok(),
             |name, bytes| {
-                record::node(name, bytes)
-                    .map(|Decoded { record, newer }| Decoded { record: Arc::new(record), newer })
+                let Decoded { mut record, newer } = record::node(name, bytes)?;
+                if let Some(last) = &*last.borrow() {
+                    record.capabilities.share(last);
+                }
+                last.replace(Some(record.capabilities.clone()));
+                Ok(Decoded { record: Arc::new(record), newer })
             },
             recall(Kind::Node),
         )?;
@@ -200,8 +206,9 @@ impl<K: Clone, R> Table<K, R> {
             Some(names) => names.clone(),
             None => self.list(directory, now)?,
         };
+        let known = self.rows.len();
         for stem in listed {
-            let Entry::Vacant(vacant) = self.rows.entry(stem) else { continue };
+            let Entry::Vacant(vacant) = self.rows.entry(stem.into()) else { continue };
             let key = key(vacant.key());
             vacant.insert(Row {
                 key,
@@ -212,10 +219,14 @@ impl<K: Clone, R> Table<K, R> {
                 problem: None,
             });
         }
+        if self.rows.len() > known * 2 {
+            // A map that has grown row by row is half empty.
+            self.rows = std::mem::take(&mut self.rows).into_iter().collect();
+        }
         let mut gone = Vec::new();
-        let mut refresh = |stem: &String, row: &mut Row<K, R>| -> io::Result<()> {
+        let mut refresh = |stem: &str, row: &mut Row<K, R>| -> io::Result<()> {
             if !row.refresh(&file(directory, stem), now, &decode, || recall(stem))? {
-                gone.push(stem.clone());
+                gone.push(Box::<str>::from(stem));
             }
             Ok(())
         };
@@ -223,7 +234,7 @@ impl<K: Clone, R> Table<K, R> {
             None => self.rows.iter_mut().try_for_each(|(stem, row)| refresh(stem, row))?,
             Some(names) => {
                 for stem in names {
-                    self.rows.get_mut(stem).map_or(Ok(()), |row| refresh(stem, row))?;
+                    self.rows.get_mut(stem.as_str()).map_or(Ok(()), |row| refresh(stem, row))?;
                 }
             }
         }
@@ -238,7 +249,7 @@ impl<K: Clone, R> Table<K, R> {
         let listed = list(directory, now)?;
         // A file that is replaced while the directory is read may be missed: what vanished is asked for by name.
         let mut gone = Vec::new();
-        for stem in self.rows.keys().filter(|stem| !listed.contains(*stem)) {
+        for stem in self.rows.keys().filter(|stem| !listed.contains(&***stem)) {
             if read::stamp(&file(directory, stem))?.is_none() {
                 gone.push(stem.clone());
             }
