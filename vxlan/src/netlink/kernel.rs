@@ -390,27 +390,26 @@ impl Writer<'_> {
 
     fn write(&self, change: &Change, position: usize, batch: &mut Batch) -> Outcome {
         let protocol = self.marks.route_protocol;
-        match change {
-            Change::AddRoute(_, new) | Change::SetRoute(_, new) if !route::is_writable(new) => {
-                let message = "no route of a form that we write".to_owned();
-                return Err(ApplyError { errno: libc::EINVAL, message });
-            }
-            Change::AddRoute(key, new) => {
-                let metrics = if self.is_bare(new) { Metrics::Unsaid } else { Metrics::Said };
-                batch.add(position, route::RTM_NEWROUTE, CREATE | EXCL, |body| {
-                    route::put_route(body, *key, new, protocol, metrics);
-                });
-            }
-            Change::SetRoute(key, new) => batch.add(position, route::RTM_NEWROUTE, REPLACE, |body| {
+        if let Change::AddRoute(_, new) | Change::SetRoute(_, new) = change
+            && !route::is_writable(new)
+        {
+            let message = "no route of a form that we write".to_owned();
+            return Err(ApplyError { errno: libc::EINVAL, message });
+        }
+        if let Change::AddRoute(key, new) = change {
+            let metrics = if self.is_bare(new) { Metrics::Unsaid } else { Metrics::Said };
+            batch.add(position, route::RTM_NEWROUTE, CREATE | EXCL, |body| {
+                route::put_route(body, *key, new, protocol, metrics);
+            });
+        } else if let Change::SetRoute(key, new) = change {
+            batch.add(position, route::RTM_NEWROUTE, REPLACE, |body| {
                 route::put_route(body, *key, new, protocol, Metrics::Said);
-            }),
-            Change::DeleteRoute(key) => batch.add(position, route::RTM_DELROUTE, 0, |body| {
-                route::put_deletion(body, *key, protocol);
-            }),
-            other => {
-                let request = self.request(other)?;
-                batch.add(position, request.kind, request.flags, |body| body.extend(&request.body));
-            }
+            });
+        } else if let Change::DeleteRoute(key) = change {
+            batch.add(position, route::RTM_DELROUTE, 0, |body| route::put_deletion(body, *key, protocol));
+        } else {
+            let request = self.request(change)?;
+            batch.add(position, request.kind, request.flags, |body| body.extend(&request.body));
         }
         Ok(())
     }
