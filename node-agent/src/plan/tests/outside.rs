@@ -68,7 +68,8 @@ fn routes_from_outside_keep_out_of_the_cluster() {
 fn pools_that_hold_no_pods_are_no_exception_of_the_masquerade() {
     let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
     let cidr = "172.20.0.0/16".parse().unwrap();
-    let text = |scene: &mut Scene| scene.plan().dataplane.firewall.as_ref().unwrap().to_nft("pairway", "pairway");
+    let text =
+        |scene: &mut Scene| scene.plan().dataplane.firewall.as_ref().unwrap().to_nft("pairway", "pairway");
     scene.snapshot.pools.insert(cidr, PoolRecord { cidr, block_prefix: 24, unknown: BTreeMap::new() });
     assert!(!text(&mut scene).contains("172.20."), "the record alone is what a pool leaves behind");
     scene.claim("172.20.7.0/24".parse().unwrap(), &name("n2"));
