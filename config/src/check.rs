@@ -397,9 +397,10 @@ mod tests {
             "x-pairway-reload",
             "examples",
         ];
-        const FORMATS: [&str; 19] = [
+        const FORMATS: [&str; 21] = [
             "address",
             "cidr",
+            "conflist-path",
             "device-prefix",
             "duration",
             "glob",
@@ -407,6 +408,7 @@ mod tests {
             "label-value",
             "node-name",
             "path",
+            "path-or-none",
             "peer-name",
             "percent",
             "router-id",

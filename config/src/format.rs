@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::glob::Glob;
 use crate::limits::{DEVICE_SUFFIX, MAX_INTERFACE_NAME, MAX_SOCKET_PATH, MAX_TABLE_NAME};
-use crate::raw::percent;
+use crate::raw::{NONE, percent};
 use crate::{duration, name};
 
 /// What is wrong with a text, and what would be right.
@@ -27,6 +27,7 @@ pub(crate) fn check(format: &str, text: &str) -> Result<(), Malformed> {
     match format {
         "address" => address(text).map(drop),
         "cidr" => cidr(text).map(drop),
+        "conflist-path" => conflist_path(text),
         "device-prefix" => device_prefix(text),
         "duration" => match duration::parse(text) {
             Ok(_) => Ok(()),
@@ -43,6 +44,7 @@ pub(crate) fn check(format: &str, text: &str) -> Result<(), Malformed> {
         "label-value" => label_value(text),
         "node-name" => node_name(text),
         "path" => path(text, usize::MAX),
+        "path-or-none" => path_or_none(text),
         "percent" => match percent(text) {
             Some(_) => Ok(()),
             None => malformed(format!("`{text}` is no share"), "write a whole number of percent: 0% to 100%"),
@@ -222,6 +224,22 @@ fn path(text: &str, limit: usize) -> Result<(), Malformed> {
     } else {
         Ok(())
     }
+}
+
+fn path_or_none(text: &str) -> Result<(), Malformed> {
+    if text == NONE { Ok(()) } else { path(text, usize::MAX) }
+}
+
+/// A container runtime reads no other names.
+fn conflist_path(text: &str) -> Result<(), Malformed> {
+    path_or_none(text)?;
+    if text == NONE || text.strip_suffix(".conflist").is_some_and(|stem| !stem.ends_with('/')) {
+        return Ok(());
+    }
+    malformed(
+        format!("no container runtime reads `{text}`"),
+        "let it end in .conflist, for example /etc/cni/net.d/10-pairway.conflist",
+    )
 }
 
 fn router_id(text: &str) -> Result<(), Malformed> {

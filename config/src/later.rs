@@ -11,7 +11,6 @@ const KEYS: &[(&str, &str)] = &[
     ("bgp.peers[].password", "TCP-MD5"),
     ("bgp.peers[].ttlSecurity", "TTL security"),
     ("bgp.reflectors", "route reflection"),
-    ("cni", "writing CNI files"),
     ("firewall", "firewall rules"),
     ("ipip", "settings of IP-in-IP"),
     ("mtu", "MTU settings"),

@@ -63,6 +63,8 @@ pub struct Config {
     pub brake: Brake,
     /// Masquerading.
     pub masquerade: Masquerade,
+    /// What is written for CNI plugins.
+    pub cni: Cni,
     /// Address of `/metrics`, `/livez`, `/readyz`.
     pub http: SocketAddr,
     /// Unix socket of the local API.
@@ -276,6 +278,15 @@ pub struct Masquerade {
     pub enabled: bool,
     /// Destinations that see pod addresses all the same.
     pub exclude: Vec<IpNet>,
+}
+
+/// `cni:`, files for the plugins that wire pods.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cni {
+    /// This node's subnets in flannel's format.
+    pub subnet_env: Option<PathBuf>,
+    /// A CNI configuration of ours.
+    pub conflist: Option<PathBuf>,
 }
 
 /// `brake:`, when nodes that vanish from the store at once are kept for a while.

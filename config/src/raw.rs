@@ -41,6 +41,8 @@ pub(crate) struct File {
     pub(crate) brake: Brake,
     /// Address translation for packets that leave the cluster.
     pub(crate) masquerade: Masquerade,
+    /// What is written for the CNI plugins that wire pods.
+    pub(crate) cni: Cni,
     /// Metrics and health.
     pub(crate) http: Http,
     /// What the command line talks to.
@@ -65,6 +67,7 @@ impl Default for File {
             vxlan: Vxlan::default(),
             brake: Brake::default(),
             masquerade: Masquerade::default(),
+            cni: Cni::default(),
             http: Http::default(),
             api: Api::default(),
             state_dir: defaults::STATE_DIR.to_owned(),
@@ -577,6 +580,29 @@ impl Default for Masquerade {
         Self { enabled: true, exclude: Vec::new() }
     }
 }
+
+/// `cni:`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Cni {
+    /// Path of a file with this node's subnets in flannel's format, for its CNI plugin: `/run/flannel/subnet.env`; `none`:
+    /// not written.
+    #[schemars(extend("format" = "path-or-none", "x-pairway-reload" = "live"))]
+    pub(crate) subnet_env: String,
+    /// Path of a CNI configuration (bridge, host-local with this node's blocks, portmap), as in
+    /// `/etc/cni/net.d/10-pairway.conflist`; `none`: not written.
+    #[schemars(extend("format" = "conflist-path", "x-pairway-reload" = "live"))]
+    pub(crate) conflist: String,
+}
+
+impl Default for Cni {
+    fn default() -> Self {
+        Self { subnet_env: NONE.to_owned(), conflist: NONE.to_owned() }
+    }
+}
+
+/// Instead of a path: there is no such file.
+pub(crate) const NONE: &str = "none";
 
 /// `http:`
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

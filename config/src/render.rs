@@ -65,6 +65,10 @@ impl From<&Config> for raw::File {
                 enabled: config.masquerade.enabled,
                 exclude: config.masquerade.exclude.clone(),
             },
+            cni: raw::Cni {
+                subnet_env: path_or_none(config.cni.subnet_env.as_deref()),
+                conflist: path_or_none(config.cni.conflist.as_deref()),
+            },
             http: raw::Http { address: config.http },
             api: raw::Api { socket: path_text(&config.api_socket) },
             state_dir: path_text(&config.state_dir),
@@ -79,6 +83,10 @@ impl From<&Config> for raw::File {
             },
         }
     }
+}
+
+fn path_or_none(path: Option<&std::path::Path>) -> String {
+    path.map_or_else(|| raw::NONE.to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
 fn underlay(underlay: &Underlay) -> raw::Underlay {

@@ -14,8 +14,8 @@ use crate::limits::{
 };
 use crate::tree::{Node as Tree, Value};
 use crate::{
-    Bgp, BgpPeer, Blocks, Brake, Config, Kernel, Masquerade, Node, NodeSelector, PathRule, PathUse, Paths,
-    Pool, Store, Underlay, UnderlaySelector, Vxlan, raw,
+    Bgp, BgpPeer, Blocks, Brake, Cni, Config, Kernel, Masquerade, Node, NodeSelector, PathRule, PathUse,
+    Paths, Pool, Store, Underlay, UnderlaySelector, Vxlan, raw,
 };
 
 /// Checks what keys must be to each other. `tree` is what `file` was read from.
@@ -29,6 +29,7 @@ pub(crate) fn validate(file: &raw::File, tree: &Tree, findings: &mut Findings) {
     rules.blocks();
     rules.brake();
     rules.places();
+    rules.cni();
     rules.kernel();
 }
 
@@ -311,6 +312,14 @@ impl Rules<'_, '_> {
         }
     }
 
+    fn cni(&mut self) {
+        let raw::Cni { subnet_env, conflist } = &self.file.cni;
+        if subnet_env == conflist && subnet_env != raw::NONE {
+            let problem = format!("`{conflist}` is cni.subnetEnv already");
+            self.wrong("cni.conflist", conflist, problem, "give each a file of its own");
+        }
+    }
+
     fn kernel(&mut self) {
         let kernel = &self.file.kernel;
         if let Some(owner) = route_protocol_owner(kernel.route_protocol) {
@@ -360,6 +369,7 @@ pub(crate) fn config(file: raw::File) -> Config {
         },
         vxlan: Vxlan { vni: file.vxlan.vni, port: file.vxlan.port, guard: file.vxlan.guard },
         masquerade: Masquerade { enabled: file.masquerade.enabled, exclude: file.masquerade.exclude },
+        cni: Cni { subnet_env: path_or_none(file.cni.subnet_env), conflist: path_or_none(file.cni.conflist) },
         http: file.http.address,
         api_socket: PathBuf::from(file.api.socket),
         state_dir: PathBuf::from(file.state_dir),
@@ -373,6 +383,10 @@ pub(crate) fn config(file: raw::File) -> Config {
             firewall_table: file.kernel.firewall_table,
         },
     }
+}
+
+fn path_or_none(text: String) -> Option<PathBuf> {
+    (text != raw::NONE).then(|| PathBuf::from(text))
 }
 
 fn underlay(underlay: raw::Underlay) -> Underlay {

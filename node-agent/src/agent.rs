@@ -28,6 +28,7 @@ mod backoff;
 mod between;
 mod blocks;
 mod brake;
+mod cni;
 mod commands;
 mod conditions;
 mod counts;

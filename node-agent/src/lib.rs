@@ -5,6 +5,7 @@ pub mod api;
 pub mod claim;
 pub mod claims;
 pub mod cli;
+pub mod cni;
 pub mod daemon;
 pub mod dataplane;
 pub mod doctor;

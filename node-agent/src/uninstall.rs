@@ -10,6 +10,7 @@ use vxlan::{Dataplane, State, diff, reconcile};
 
 use crate::api::reply::Uninstalled;
 use crate::claims;
+use crate::cni;
 use crate::node::NodeName;
 use crate::originals::{self, Originals};
 use crate::store::Store;
@@ -29,6 +30,8 @@ pub struct Uninstall<'a> {
     pub state_dir: &'a Path,
     /// The store; `None`: there is none any more.
     pub store: Option<&'a dyn Store>,
+    /// Where files for CNI plugins are.
+    pub cni: &'a config::Cni,
     /// The kernel.
     pub dataplane: &'a mut dyn Dataplane,
     /// Only say what would be done.
@@ -43,9 +46,12 @@ impl Uninstall<'_> {
             dry_run: self.dry_run,
             released: Vec::new(),
             kernel: Vec::new(),
+            files: Vec::new(),
             failures: Vec::new(),
         };
         self.store(&mut outcome).await;
+        // Before the routes go: no pod is to start on a node without them.
+        self.files(&mut outcome);
         self.kernel(&mut outcome);
         outcome
     }
@@ -67,6 +73,21 @@ impl Uninstall<'_> {
         match claims::release_own(store, self.node, self.state_dir, STORE_WITHIN).await {
             Ok(blocks) => outcome.released = blocks.iter().map(ToString::to_string).collect(),
             Err(error) => outcome.failures.push(format!("{}: {}", error.message, error.hint)),
+        }
+    }
+
+    fn files(&self, outcome: &mut Uninstalled) {
+        for (kind, path) in cni::places(self.cni) {
+            let removed = if self.dry_run {
+                cni::find(kind, path).map(|found| matches!(found, cni::Found::Ours(_)))
+            } else {
+                cni::withdraw(kind, path)
+            };
+            match removed {
+                Ok(true) => outcome.files.push(path.display().to_string()),
+                Ok(false) => (),
+                Err(error) => outcome.failures.push(format!("{}: {error}", path.display())),
+            }
         }
     }
 

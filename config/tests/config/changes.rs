@@ -89,6 +89,8 @@ const CHANGES: &[(&str, &str, &str, &str, Expected)] = &[
     ("vxlan.guard", "vxlan.guard", "", "vxlan: { guard: false }", Live),
     ("masquerade.enabled", "masquerade.enabled", "", "masquerade: { enabled: false }", Live),
     ("masquerade.exclude", "masquerade.exclude", "", "masquerade: { exclude: [192.0.2.0/24] }", Live),
+    ("cni.subnetEnv", "cni.subnetEnv", "", "cni: { subnetEnv: /run/flannel/subnet.env }", Live),
+    ("cni.conflist", "cni.conflist", "", "cni: { conflist: /etc/cni/net.d/10-pairway.conflist }", Live),
     ("http.address", "http.address", "", "http: { address: '[::1]:9474' }", Restart),
     ("api.socket", "api.socket", "", "api: { socket: /run/other.sock }", Restart),
     ("stateDir", "stateDir", "", "stateDir: /srv/pairway", Restart),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{
-    Bgp, BgpPeer, Blocks, Brake, Config, ConfigFile, Kernel, Masquerade, Node, NodeSelector, PathRule,
+    Bgp, BgpPeer, Blocks, Brake, Cni, Config, ConfigFile, Kernel, Masquerade, Node, NodeSelector, PathRule,
     PathUse, Paths, Pool, Store, Underlay, UnderlaySelector, Vxlan,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -188,7 +188,11 @@ fn config() -> impl Strategy<Value = Config> {
         nets.into_iter().map(|(ip, length)| Ipv4Net::new_assert(ip.into(), length).trunc().into()).collect()
     });
     let masquerade = (any::<bool>(), exclude).prop_map(|(enabled, exclude)| Masquerade { enabled, exclude });
-    (node(), pools(), paths(), bgp(), kernel(), (vxlan, masquerade, brake()), blocks, http, places)
+    let cni = (option::of(folder()), option::of(folder())).prop_map(|(subnet_env, folder)| Cni {
+        subnet_env,
+        conflist: folder.map(|folder| folder.join("10-pairway.conflist")),
+    });
+    (node(), pools(), paths(), bgp(), kernel(), (vxlan, masquerade, brake(), cni), blocks, http, places)
         .prop_map(
             |(
                 node,
@@ -196,7 +200,7 @@ fn config() -> impl Strategy<Value = Config> {
                 paths,
                 bgp,
                 kernel,
-                (vxlan, masquerade, brake),
+                (vxlan, masquerade, brake, cni),
                 blocks,
                 http,
                 (state, store, socket, network),
@@ -211,6 +215,7 @@ fn config() -> impl Strategy<Value = Config> {
                     vxlan,
                     brake,
                     masquerade,
+                    cni,
                     http: SocketAddr::from(http),
                     api_socket: socket,
                     state_dir: state,

@@ -1,6 +1,7 @@
 //! What one pass leaves to the next, and what it came to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use super::parts::Limits;
 use super::planned::Planned;
 use super::repairs::Repairs;
 use super::tunnels::Tunnels;
+use crate::cni;
 use crate::node::{NodeName, Snapshot};
 use crate::plan::{Finding, Memory, Plan};
 use crate::status::Counters;
@@ -65,6 +67,8 @@ pub(super) struct Between {
     pub(super) asked: Option<Arc<State>>,
     /// How long the last pass took.
     pub(super) took: Duration,
+    /// Where files for CNI plugins were kept by the last pass.
+    pub(super) cni_places: BTreeMap<cni::Kind, PathBuf>,
 }
 
 impl Between {
@@ -101,6 +105,7 @@ impl Between {
             due: None,
             asked: None,
             took: Duration::ZERO,
+            cni_places: BTreeMap::new(),
         }
     }
 }

@@ -26,6 +26,7 @@ impl Agent {
         self.state.wakes = vec![began + self.limits.audit];
         let outcome = self.look_and_act(began).await?;
         self.state.not_ready = outcome.not_ready;
+        self.settle_cni();
         if outcome.failed {
             let wait = self.state.backoff.failed();
             self.state.wakes.push(Instant::now() + wait);

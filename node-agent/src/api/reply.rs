@@ -193,6 +193,9 @@ pub struct Uninstalled {
     pub released: Vec<String>,
     /// Changes of the kernel, in order, for people.
     pub kernel: Vec<String>,
+    /// Files for CNI plugins that were removed, paths.
+    #[serde(default)]
+    pub files: Vec<String>,
     /// What could not be done, for people; empty if all of it was.
     pub failures: Vec<String>,
 }

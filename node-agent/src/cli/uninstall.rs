@@ -61,6 +61,7 @@ pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed
         node: &node,
         state_dir: &config.state_dir,
         store: store.as_deref(),
+        cni: &config.cni,
         dataplane: &mut kernel,
         dry_run: arguments.dry_run,
     };
@@ -113,6 +114,8 @@ fn text(done: &Uninstalled) -> String {
     let (would, released) = if done.dry_run { ("would ", "release") } else { ("", "released") };
     let mut lines: Vec<String> =
         done.released.iter().map(|block| format!("{would}{released} {}", printable(block))).collect();
+    let remove = if done.dry_run { "remove" } else { "removed" };
+    lines.extend(done.files.iter().map(|file| format!("{would}{remove} {}", printable(file))));
     lines.extend(done.kernel.iter().map(|change| format!("{would}{}", printable(change))));
     if lines.is_empty() {
         lines.push("nothing of this node's is left".to_owned());
@@ -174,10 +177,12 @@ mod tests {
             dry_run: false,
             released: vec!["10.244.1.0/24".to_owned()],
             kernel: vec!["delete route 10.244.2.0/24 in table 254".to_owned()],
+            files: vec!["/run/flannel/subnet.env".to_owned()],
             failures: vec!["can't delete device pairway-vx4: busy".to_owned()],
         };
         expect![[r#"
             released 10.244.1.0/24
+            removed /run/flannel/subnet.env
             delete route 10.244.2.0/24 in table 254
             FAILED: can't delete device pairway-vx4: busy
         "#]]
@@ -185,10 +190,17 @@ mod tests {
         let rehearsal = Uninstalled { dry_run: true, failures: Vec::new(), ..done.clone() };
         expect![[r#"
             would release 10.244.1.0/24
+            would remove /run/flannel/subnet.env
             would delete route 10.244.2.0/24 in table 254
         "#]]
         .assert_eq(&text(&rehearsal));
-        let nothing = Uninstalled { released: Vec::new(), kernel: Vec::new(), failures: Vec::new(), ..done };
+        let nothing = Uninstalled {
+            released: Vec::new(),
+            kernel: Vec::new(),
+            files: Vec::new(),
+            failures: Vec::new(),
+            ..done
+        };
         assert_eq!(text(&nothing), "nothing of this node's is left\n");
     }
 }

@@ -50,6 +50,7 @@ pub(crate) fn config(name: &str) -> Config {
         brake: config::Brake::default(),
         vxlan: config::Vxlan { vni: 4096, port: 4789, guard: true },
         masquerade: config::Masquerade { enabled: true, exclude: Vec::new() },
+        cni: config::Cni::default(),
         http: ([127, 0, 0, 1], 0).into(),
         api_socket: "/nowhere/api.sock".into(),
         state_dir: "/nowhere".into(),

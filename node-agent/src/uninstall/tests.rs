@@ -78,6 +78,10 @@ impl Scene {
             node: &own(),
             state_dir: self.state_dir.path(),
             store: Some(&self.store),
+            cni: &config::Cni {
+                subnet_env: Some(self.state_dir.path().join("subnet.env")),
+                conflist: Some(self.state_dir.path().join("foreign.conflist")),
+            },
             dataplane: &mut self.kernel.clone(),
             dry_run,
         };
@@ -88,6 +92,22 @@ impl Scene {
         let snapshot = self.store.snapshots().borrow().clone().unwrap();
         snapshot.claims.keys().map(ToString::to_string).collect()
     }
+}
+
+#[tokio::test]
+async fn files_for_cni_plugins_go_if_they_are_ours() {
+    let scene = scene().await;
+    let (ours, foreign) =
+        (scene.state_dir.path().join("subnet.env"), scene.state_dir.path().join("foreign.conflist"));
+    let blocks = [Block::new("10.244.1.0/24".parse().unwrap())];
+    let network = cni::Network { pools: &[], blocks: &blocks, mtu: 1500 };
+    cni::write(&ours, &cni::Kind::SubnetEnv.content(&network)).unwrap();
+    cni::write(&foreign, "{\"name\": \"cbr0\"}").unwrap();
+    let named = vec![ours.display().to_string()];
+    assert_eq!(scene.uninstall(true).await.files, named);
+    assert!(ours.exists(), "a rehearsal touches nothing");
+    assert_eq!(scene.uninstall(false).await.files, named);
+    assert!(!ours.exists() && foreign.exists());
 }
 
 #[tokio::test]

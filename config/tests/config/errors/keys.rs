@@ -15,7 +15,7 @@ fn unknown_keys() {
                   | ^^^ did you mean `bgp`?
             pairway.yaml:3:1: foo: unknown key `foo`
                 3 | foo: 1
-                  | ^^^ the keys here are version, node, overrides, store, pools, blocks, paths, bgp, vxlan, brake, masquerade, http, api, stateDir, kernel
+                  | ^^^ the keys here are version, node, overrides, store, pools, blocks, paths, bgp, vxlan, brake, masquerade, cni, http, api, stateDir, kernel
         "#]],
     );
     beside_a_pool(
