@@ -28,7 +28,7 @@ pub struct Gone;
 #[derive(Debug)]
 enum Request {
     Observe { watched: Arc<[IpNet]>, answer: oneshot::Sender<Result<Observed, ObserveError>> },
-    IpTunnels { asked: BTreeSet<IpTunnel>, answer: oneshot::Sender<BTreeSet<IpTunnel>> },
+    IpTunnels { asked: BTreeSet<IpTunnel>, answer: oneshot::Sender<Result<BTreeSet<IpTunnel>, ObserveError>> },
     Apply { changes: Vec<Change>, answer: oneshot::Sender<Vec<Result<(), ApplyError>>> },
     Reconcile { observed: Arc<Observed>, wanted: Arc<State>, answer: oneshot::Sender<Report> },
 }
@@ -72,8 +72,11 @@ impl DataplaneThread {
     /// Which of these kinds of IP tunnel there can be.
     ///
     /// # Errors
-    /// The thread is gone.
-    pub async fn ip_tunnels(&self, asked: BTreeSet<IpTunnel>) -> Result<BTreeSet<IpTunnel>, Gone> {
+    /// The thread is gone. That the kernel did not tell is the inner result.
+    pub async fn ip_tunnels(
+        &self,
+        asked: BTreeSet<IpTunnel>,
+    ) -> Result<Result<BTreeSet<IpTunnel>, ObserveError>, Gone> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::IpTunnels { asked, answer }).await.map_err(|_| Gone)?;
         answered.await.map_err(|_| Gone)

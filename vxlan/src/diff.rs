@@ -10,6 +10,7 @@
 //! puts back what is wanted.
 
 mod detours;
+mod faults;
 mod joined;
 mod obstacles;
 mod text;
@@ -17,13 +18,17 @@ mod text;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Range;
 
 use crate::effects;
 use crate::firewall::Table;
+use crate::standing::local_elsewhere;
 use crate::state::{
     Address, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget,
     Rule, State, TunnelLink,
 };
+use faults::InUse;
+pub(crate) use faults::{Ground, removals};
 use joined::joined;
 use obstacles::Obstacles;
 
@@ -106,6 +111,23 @@ pub struct Diff {
     /// Wanted routes whose packets go elsewhere, all or some of them, though the kernel may hold the route: what of
     /// others leads them there, as a sentence.
     pub diverted: BTreeMap<RouteKey, String>,
+    /// Where in `changes` nexthops, routes and removals begin.
+    stages: [usize; 3],
+}
+
+impl Diff {
+    /// The stages of `changes`, each of which stands on those before: what nexthops lean on, nexthops, routes and rules,
+    /// removals.
+    pub(crate) fn stages(&self) -> [Range<usize>; 4] {
+        let [nexthops, routes, removals] = self.stages;
+        [0..nexthops, nexthops..routes, routes..removals, removals..self.changes.len()]
+    }
+}
+
+/// Keys as the kernel will show them.
+pub(crate) fn normal(wanted: &State) -> Cow<'_, State> {
+    let normal = wanted.routes.keys().all(|key| *key == key.normalised());
+    if normal { Cow::Borrowed(wanted) } else { Cow::Owned(wanted.clone().normalised()) }
 }
 
 /// The changes that turn `observed.ours` into `wanted`.
@@ -115,8 +137,7 @@ pub struct Diff {
 /// packet that fits the smaller MTU meets the wrong one. `diff(x, x)` is empty.
 #[must_use]
 pub fn diff(observed: &Observed, wanted: &State) -> Diff {
-    let normal = wanted.routes.keys().all(|key| *key == key.normalised());
-    let wanted = if normal { Cow::Borrowed(wanted) } else { Cow::Owned(wanted.clone().normalised()) };
+    let wanted = normal(wanted);
     let obstacles = Obstacles::find(observed, &wanted);
     let mut work = Work {
         observed,
@@ -132,12 +153,16 @@ pub fn diff(observed: &Observed, wanted: &State) -> Diff {
     work.set_neighbors();
     work.set_firewall();
     work.shrink_routes();
+    let nexthops = work.changes.len();
     work.set_nexthops();
+    let routes = work.changes.len();
     work.set_routes();
     work.set_rules();
-    work.remove();
+    let removals = work.changes.len();
+    work.remove(&InUse::default());
     let changes = work.changes;
-    Diff { changes, conflicts: obstacles.conflicts, diverted: obstacles.diverted }
+    let stages = [nexthops, routes, removals];
+    Diff { changes, conflicts: obstacles.conflicts, diverted: obstacles.diverted, stages }
 }
 
 /// The diff in the making: `now` is what the kernel will hold after `changes`, as far as side effects matter.
@@ -224,18 +249,10 @@ impl Work<'_> {
             if self.obstacles.link(name) || now == link {
                 continue;
             }
-            let (mac, mtu, up) = (now.mac(), now.mtu, now.up);
             let state = self.now.to_mut();
-            if mac != link.mac() {
-                effects::mac_changed(state, name);
+            if let Some(now) = state.links.insert(name.clone(), link.clone()) {
+                effects::link_set(state, name, &now, link);
             }
-            if mtu != link.mtu {
-                effects::mtu_changed(state, name, mtu, link.mtu);
-            }
-            if up && !link.up {
-                effects::link_down(state, name);
-            }
-            state.links.insert(name.clone(), link.clone());
             self.changes.push(Change::SetLink(name.clone(), link.clone()));
         }
     }
@@ -364,11 +381,12 @@ impl Work<'_> {
     }
 
     /// Removes what is not wanted, in reverse order.
-    fn remove(&mut self) {
+    fn remove(&mut self, in_use: &InUse) {
         let (wanted, obstacles) = (self.wanted, self.obstacles);
-        self.changes.extend(self.now.rules.difference(&wanted.rules).map(|rule| Change::DeleteRule(*rule)));
+        let gone = self.now.rules.difference(&wanted.rules).filter(|rule| !in_use.rules.contains(rule));
+        self.changes.extend(gone.map(|rule| Change::DeleteRule(*rule)));
         let now = &self.now;
-        let gone = joined(&now.routes, &wanted.routes).filter(|(_, _, wanted)| wanted.is_none());
+        let gone = joined(&now.routes, &wanted.routes).filter(|(key, _, wanted)| wanted.is_none() && !in_use.routes.contains(key));
         self.changes.extend(gone.map(|(key, ..)| Change::DeleteRoute(*key)));
 
         // What stands in for something that is blocked stays until the way is free.
@@ -382,21 +400,27 @@ impl Work<'_> {
             })
             .filter(|id| !wanted.nexthops.contains_key(id) || obstacles.nexthop(*id))
             .collect();
-        let gone = now.nexthops.keys().filter(|id| !wanted.nexthops.contains_key(id) && !held.contains(id));
+        let gone = now.nexthops.keys().filter(|id| {
+            !wanted.nexthops.contains_key(id) && !held.contains(id) && !in_use.nexthops.contains(id)
+        });
         self.changes.extend(gone.map(|id| Change::DeleteNexthop(*id)));
 
         // What hangs on a device that goes, goes with it.
         let held_links: BTreeSet<&LinkName> =
             held.iter().filter_map(|id| now.nexthops.get(id)).map(|nexthop| &nexthop.link).collect();
-        let stays = |link: &LinkName| wanted.links.contains_key(link) || held_links.contains(link);
+        let stays = |link: &LinkName| {
+            wanted.links.contains_key(link) || held_links.contains(link) || in_use.links.contains(link)
+        };
         let cleaned = |link: &LinkName| stays(link) && !obstacles.link(link) && !held_links.contains(link);
         let gone = joined(&now.fdb, &wanted.fdb).filter(|(_, _, wanted)| wanted.is_none());
-        let gone = gone.filter(|(key, ..)| cleaned(&key.link));
+        let gone = gone.filter(|(key, ..)| cleaned(&key.link) && !in_use.fdb.contains(key));
         self.changes.extend(gone.map(|(key, ..)| Change::DeleteFdb(key.clone())));
         let gone = joined(&now.neighbors, &wanted.neighbors).filter(|(_, _, wanted)| wanted.is_none());
-        let gone = gone.filter(|(key, ..)| cleaned(&key.link));
+        let gone = gone.filter(|(key, ..)| cleaned(&key.link) && !in_use.neighbors.contains(key));
         self.changes.extend(gone.map(|(key, ..)| Change::DeleteNeighbor(key.clone())));
-        let gone = now.addresses.iter().filter(|a| cleaned(&a.link) && !wanted.addresses.contains(a));
+        let gone = now.addresses.iter().filter(|a| {
+            cleaned(&a.link) && !wanted.addresses.contains(a) && !in_use.addresses.contains(&a.address.addr())
+        });
         let gone: Vec<Address> = gone.cloned().collect();
         self.changes.extend(gone.iter().cloned().map(Change::DeleteAddress));
         // With its last IPv4 address a device loses its IPv4 neighbours.
@@ -432,13 +456,6 @@ fn shrinks(now: &Route, wanted: &Route) -> bool {
         (None, Some(_)) => true,
         (Some(now), Some(wanted)) => wanted < now,
     }
-}
-
-/// Whether an address is on a device of others.
-fn local_elsewhere(observed: &Observed, ip: IpAddr) -> bool {
-    observed.interfaces.iter().any(|(name, interface)| {
-        !observed.ours.links.contains_key(name) && interface.addresses.iter().any(|a| a.address.addr() == ip)
-    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::state::{Address, LinkName, NexthopId, RouteTarget, State};
+use crate::state::{Address, LinkName, NexthopId, RouteTarget, State, TunnelLink};
 
 /// `RT_TABLE_MAIN`.
 pub(crate) const MAIN: u32 = 254;
@@ -45,6 +45,19 @@ pub(crate) fn link_unusable(state: &mut State, link: &LinkName) {
         state
             .routes
             .retain(|_, route| !matches!(route.target, RouteTarget::Nexthop(id) if lost.contains(&id)));
+    }
+}
+
+/// A device gets other settings.
+pub(crate) fn link_set(state: &mut State, link: &LinkName, old: &TunnelLink, new: &TunnelLink) {
+    if old.mac() != new.mac() {
+        mac_changed(state, link);
+    }
+    if old.mtu != new.mtu {
+        mtu_changed(state, link, old.mtu, new.mtu);
+    }
+    if old.up && !new.up {
+        link_down(state, link);
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! Not modelled: several routing tables besides the key, neighbours of foreign devices, carrier of tunnel devices.
 
+mod faults;
 mod rules;
 mod world;
 
@@ -17,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use ipnet::IpNet;
 
+pub use faults::{Call, Mishap};
+
 use crate::diff::Change;
 use crate::effects;
 use crate::firewall::Netfilter;
@@ -25,6 +28,7 @@ use crate::state::{
     ForeignRule, Forwarding, InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, Mac, NexthopId,
     Observed, RouteKey, State, TunnelEnds, TunnelId, VxlanId,
 };
+use faults::Calls;
 use world::World;
 
 /// Error numbers of Linux (`asm-generic/errno.h`) that this kernel answers with.
@@ -35,6 +39,8 @@ pub mod errno {
     pub const ENOENT: i32 = 2;
     /// No such process: route that is not there.
     pub const ESRCH: i32 = 3;
+    /// Interrupted: a dump during which the kernel changed.
+    pub const EINTR: i32 = 4;
     /// No such device or address: a device without IPv6.
     pub const ENXIO: i32 = 6;
     /// Cannot allocate memory.
@@ -61,6 +67,8 @@ pub mod errno {
     pub const ENETDOWN: i32 = 100;
     /// Network is unreachable: no connected network holds the IPv4 gateway.
     pub const ENETUNREACH: i32 = 101;
+    /// No buffer space: an answer that found no room.
+    pub const ENOBUFS: i32 = 105;
     /// No route to host: no connected network holds the IPv6 gateway.
     pub const EHOSTUNREACH: i32 = 113;
 }
@@ -131,6 +139,7 @@ struct Inner {
     world: World,
     events: Vec<Event>,
     faults: Vec<Fault>,
+    calls: Calls,
     observe_faults: usize,
     observations: u64,
     hook: Option<Hook>,
@@ -163,6 +172,7 @@ impl FakeKernel {
                 world: World::default(),
                 events: Vec::new(),
                 faults: Vec::new(),
+                calls: Calls::default(),
                 observe_faults: 0,
                 observations: 0,
                 hook: None,
@@ -246,9 +256,47 @@ impl FakeKernel {
         self.lock().observe_faults = count;
     }
 
+    /// How many calls have been made.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.lock().calls.made
+    }
+
+    /// Something goes wrong with the call that comes after `after` further ones.
+    pub fn fail_call(&self, after: u64, mishap: Mishap) {
+        self.lock().calls.plan(after, mishap);
+    }
+
+    /// Something goes wrong with the next call of a kind.
+    pub fn fail_next_call_of(&self, call: Call, mishap: Mishap) {
+        self.lock().calls.plan_of(call, mishap);
+    }
+
+    /// What has gone wrong by [`FakeKernel::fail_call`] and [`FakeKernel::fail_next_call_of`] since this was last asked.
+    pub fn mishaps(&self) -> Vec<(Call, Mishap)> {
+        std::mem::take(&mut self.lock().calls.happened)
+    }
+
+    /// Subscribes to notifications.
+    ///
+    /// # Errors
+    /// As ordered by [`FakeKernel::fail_next_call_of`] or [`FakeKernel::fail_call`].
+    pub fn listen(&self) -> io::Result<()> {
+        self.lock().calls.read(Call::Listen)
+    }
+
+    /// Reads notifications, of which [`FakeKernel::on_change`] tells that they are there.
+    ///
+    /// # Errors
+    /// As ordered by [`FakeKernel::fail_next_call_of`] or [`FakeKernel::fail_call`].
+    pub fn hear(&self) -> io::Result<()> {
+        self.lock().calls.read(Call::Hear)
+    }
+
     /// Ends all failures that are still to come.
     pub fn heal(&self) {
         let mut inner = self.lock();
+        inner.calls.forget();
         inner.faults.clear();
         inner.observe_faults = 0;
     }
@@ -525,22 +573,73 @@ impl Dataplane for FakeKernel {
             let source = io::Error::from(io::ErrorKind::Interrupted);
             return Err(ObserveError { what: "routes", source });
         }
+        for call in Call::LOOK {
+            inner.read(call)?;
+        }
         inner.observations += 1;
         Ok(inner.world.observe(watched))
     }
 
-    fn ip_tunnels(&mut self, asked: &BTreeSet<IpTunnel>) -> BTreeSet<IpTunnel> {
-        asked.difference(&self.lock().world.lacking).copied().collect()
+    fn ip_tunnels(&mut self, asked: &BTreeSet<IpTunnel>) -> Result<BTreeSet<IpTunnel>, ObserveError> {
+        let mut inner = self.lock();
+        for _ in asked {
+            inner.read(Call::Probe)?;
+        }
+        Ok(asked.difference(&inner.world.lacking).copied().collect())
     }
 
     fn apply(&mut self, changes: &[Change]) -> Vec<Result<(), ApplyError>> {
         let mut inner = self.lock();
-        changes.iter().map(|change| inner.apply(change)).collect()
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        if let Err(error) = inner.calls.read(Call::Names) {
+            return vec![Err(refusal(error.raw_os_error().unwrap_or_default())); changes.len()];
+        }
+        let mut lost = None;
+        changes.iter().map(|change| inner.apply(change, &mut lost)).collect()
     }
 }
 
+fn refusal(errno: i32) -> ApplyError {
+    ApplyError { errno, message: io::Error::from_raw_os_error(errno).to_string() }
+}
+
 impl Inner {
-    fn apply(&mut self, change: &Change) -> Result<(), ApplyError> {
+    fn read(&mut self, call: Call) -> Result<(), ObserveError> {
+        let what = call.what().unwrap_or_default();
+        self.calls.read(call).map_err(|source| ObserveError { what, source })
+    }
+
+    /// `lost`: since when nothing gets through in one of the directions.
+    fn apply(&mut self, change: &Change, lost: &mut Option<Mishap>) -> Result<(), ApplyError> {
+        let mishap = match *lost {
+            Some(lost) => Some(lost),
+            None => self.calls.make(Call::of(change)),
+        };
+        match mishap {
+            Some(Mishap::Cut | Mishap::Deaf) => *lost = mishap,
+            Some(Mishap::Refused(_) | Mishap::Unanswered | Mishap::Half(_)) | None => {}
+        }
+        let done = match mishap {
+            None => self.change(change),
+            Some(Mishap::Unanswered | Mishap::Deaf) => {
+                let done = self.change(change);
+                self.note(change, done);
+                return Err(refusal(errno::ENOBUFS));
+            }
+            Some(Mishap::Refused(errno)) => Err(errno),
+            Some(Mishap::Cut) => Err(errno::ENOBUFS),
+            Some(Mishap::Half(errno)) => {
+                self.world.half(change);
+                Err(errno)
+            }
+        };
+        self.note(change, done);
+        done.map_err(refusal)
+    }
+
+    fn change(&mut self, change: &Change) -> Result<(), i32> {
         let fault = self
             .faults
             .iter_mut()
@@ -553,16 +652,14 @@ impl Inner {
             None => self.world.apply(change),
         };
         self.faults.retain(|fault| fault.left > 0);
-        match result {
-            Ok(()) => {
-                self.events.push(Event::Applied(change.clone()));
-                Ok(())
-            }
-            Err(errno) => {
-                self.events.push(Event::Refused(change.clone(), errno));
-                Err(ApplyError { errno, message: io::Error::from_raw_os_error(errno).to_string() })
-            }
-        }
+        result
+    }
+
+    fn note(&mut self, change: &Change, done: Result<(), i32>) {
+        self.events.push(match done {
+            Ok(()) => Event::Applied(change.clone()),
+            Err(errno) => Event::Refused(change.clone(), errno),
+        });
     }
 }
 

@@ -14,6 +14,7 @@ mod lost;
 #[cfg(feature = "io")]
 pub mod netlink;
 mod reconcile;
+mod standing;
 mod state;
 #[cfg(test)]
 mod testing;

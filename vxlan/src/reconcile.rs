@@ -5,7 +5,8 @@ use std::io;
 
 use ipnet::IpNet;
 
-use crate::diff::{Change, Conflict, diff};
+use crate::diff::{Change, Conflict, Ground, diff, normal, removals};
+use crate::standing::standing;
 use crate::state::{IpTunnel, Observed, RouteKey, State};
 
 /// A kernel, real or fake. Calls block: the agent runs them on a thread of their own, because a single send
@@ -19,7 +20,10 @@ pub trait Dataplane: Send {
 
     /// Which of these kinds of IP tunnel there can be: those that the kernel has, or gets from a module that it loads when
     /// asked. Loading one makes its fallback device (`tunl0`, `sit0`), so ask only for what is to be used.
-    fn ip_tunnels(&mut self, asked: &BTreeSet<IpTunnel>) -> BTreeSet<IpTunnel>;
+    ///
+    /// # Errors
+    /// The kernel did not tell: what it lacks is no error.
+    fn ip_tunnels(&mut self, asked: &BTreeSet<IpTunnel>) -> Result<BTreeSet<IpTunnel>, ObserveError>;
 
     /// Applies changes in order, going on after a failure. One result per change, in the same order.
     fn apply(&mut self, changes: &[Change]) -> Vec<Result<(), ApplyError>>;
@@ -70,19 +74,49 @@ pub struct Report {
 }
 
 /// Applies what differs between `observed` and `wanted`.
+///
+/// In stages, each of which stands on those before. Where something fails, what leans on it waits, and what still stands in
+/// for it is not removed: a fault makes nothing worse than it was.
 pub fn reconcile(dataplane: &mut dyn Dataplane, observed: &Observed, wanted: &State) -> Report {
-    let diff = diff(observed, wanted);
-    let results = dataplane.apply(&diff.changes);
+    let wanted = normal(wanted);
+    let diff = diff(observed, &wanted);
+    let stages = diff.stages();
     let mut report = Report { conflicts: diff.conflicts, diverted: diff.diverted, ..Report::default() };
-    if results.iter().all(Result::is_ok) && results.len() == diff.changes.len() {
-        report.applied = diff.changes;
-        return report;
-    }
-    for (change, result) in diff.changes.into_iter().zip(results) {
-        match result {
-            Ok(()) => report.applied.push(change),
-            Err(error) => report.failures.push(Failure { change, error }),
+    let mut changes = diff.changes.into_iter();
+    for (number, stage) in stages.iter().enumerate() {
+        let mut stage: Vec<Change> = changes.by_ref().take(stage.len()).collect();
+        if !report.failures.is_empty() {
+            let standing = standing(observed, &report.applied);
+            if number + 1 == stages.len() {
+                stage = removals(observed, &standing, &wanted);
+            } else {
+                let ground = Ground::new(&standing, &wanted);
+                stage.retain(|change| ground.bears(change));
+            }
         }
+        report.apply(dataplane, stage);
     }
     report
 }
+
+impl Report {
+    fn apply(&mut self, dataplane: &mut dyn Dataplane, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let results = dataplane.apply(&changes);
+        if self.applied.is_empty() && results.iter().all(Result::is_ok) && results.len() == changes.len() {
+            self.applied = changes;
+            return;
+        }
+        for (change, result) in changes.into_iter().zip(results) {
+            match result {
+                Ok(()) => self.applied.push(change),
+                Err(error) => self.failures.push(Failure { change, error }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use tokio::time::Instant;
-use vxlan::{Observed, Report, State};
+use vxlan::{ObserveError, Observed, Report, State};
 
 use super::between::{Outcome, Watched};
 use super::brake::Held;
@@ -67,21 +67,15 @@ impl Agent {
         }
         let observed = match self.dataplane.observe(watched).await? {
             Ok(observed) => Arc::new(observed),
-            Err(error) => {
-                let text = chain(&error);
-                self.state.findings.insert(Finding::new(
-                    "KernelUnreadable",
-                    "",
-                    format!("{text}: nothing is changed until it can be read"),
-                ));
-                return Ok(outcome.not_ready("dataplane").failed());
-            }
+            Err(error) => return Ok(self.unreadable(&error, outcome)),
         };
         let underlay_stands = self.settle_underlay(&observed, now);
         if !underlay_stands {
             outcome = outcome.not_ready("underlay");
         }
-        self.settle_tunnels(&observed, snapshot.as_deref(), now).await?;
+        if let Err(error) = self.settle_tunnels(&observed, snapshot.as_deref(), now).await? {
+            return Ok(self.unreadable(&error, outcome));
+        }
         let mut own =
             plan::own_record(&self.name, &self.config, &self.state.local, &self.state.tunnels.offered);
         own.instance = self.runs.ids.first().cloned();
@@ -191,6 +185,16 @@ impl Agent {
         };
         self.kernel_events.watch(prefixes);
         Arc::clone(&self.state.watched.insert(watched).prefixes)
+    }
+
+    /// Without a whole look at the kernel nothing is done.
+    fn unreadable(&mut self, error: &ObserveError, outcome: Outcome) -> Outcome {
+        self.state.findings.insert(Finding::new(
+            "KernelUnreadable",
+            "",
+            format!("{}: nothing is changed until it can be read", chain(error)),
+        ));
+        outcome.not_ready("dataplane").failed()
     }
 
     /// The first passes keep what they find of peers if too much of it would go.

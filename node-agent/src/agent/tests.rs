@@ -4,6 +4,7 @@ mod fabric;
 mod harness;
 
 mod blocks;
+mod calls;
 mod crowd;
 mod faults;
 mod firewall;

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use tokio::time::Instant;
-use vxlan::{IpTunnel, Observed, State, TunnelKind};
+use vxlan::{IpTunnel, ObserveError, Observed, State, TunnelKind};
 
 use super::Agent;
 use crate::dataplane::Gone;
@@ -47,9 +47,12 @@ impl Agent {
         observed: &Observed,
         snapshot: Option<&Snapshot>,
         now: Instant,
-    ) -> Result<(), Gone> {
+    ) -> Result<Result<(), ObserveError>, Gone> {
         let asked = plan::ip_tunnels(&self.config, &self.state.local);
-        self.ask_for(&asked, now).await?;
+        // That the kernel does not tell is no sign that it lacks something.
+        if let Err(error) = self.ask_for(&asked, now).await? {
+            return Ok(Err(error));
+        }
         for kind in asked.difference(&self.state.tunnels.there) {
             self.state.findings.insert(Finding::new(
                 "ModuleMissing",
@@ -73,11 +76,15 @@ impl Agent {
         tunnels.seen.retain(|kind| tunnels.there.contains(kind));
         tunnels.offered = tunnels.offer(&observed.ours);
         tunnels.wanted = tunnels.there.union(&left).copied().collect();
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Asks the kernel for what it is not known to have, not too often.
-    async fn ask_for(&mut self, asked: &BTreeSet<IpTunnel>, now: Instant) -> Result<(), Gone> {
+    async fn ask_for(
+        &mut self,
+        asked: &BTreeSet<IpTunnel>,
+        now: Instant,
+    ) -> Result<Result<(), ObserveError>, Gone> {
         let mut there: BTreeSet<IpTunnel> = self.state.tunnels.there.intersection(asked).copied().collect();
         let missing: BTreeSet<IpTunnel> = asked.difference(&there).copied().collect();
         let before = self.state.tunnels.refused.take();
@@ -89,7 +96,10 @@ impl Agent {
             let refused = if let Some(refused) = before.filter(recent) {
                 refused
             } else {
-                there.extend(self.dataplane.ip_tunnels(missing.clone()).await?);
+                match self.dataplane.ip_tunnels(missing.clone()).await? {
+                    Ok(found) => there.extend(found),
+                    Err(error) => return Ok(Err(error)),
+                }
                 (now, missing.difference(&there).copied().collect())
             };
             if !refused.1.is_empty() {
@@ -98,7 +108,7 @@ impl Agent {
             }
         }
         self.state.tunnels.there = there;
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// After the kernel was changed: what may be offered now, or no more, the next pass tells the peers at once.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use vxlan::fake::FakeKernel;
+use vxlan::fake::{Call, FakeKernel, Mishap, errno};
 use vxlan::{
     FdbKey, Gateway, Mac, NeighborKey, Nexthop, NexthopId, Route, RouteKey, RouteTarget, Settings,
     TunnelKind, TunnelLink, Vni, Vxlan,
@@ -154,6 +154,51 @@ async fn a_kernel_that_refuses_is_reported_and_the_rest_is_done() {
     scene.kernel.heal();
     assert!(scene.uninstall(false).await.failures.is_empty(), "the second run ends it");
     assert!(scene.kernel.state().links.is_empty());
+}
+
+/// Each call fails once, in each way: what was not done is said, the second run ends it, and what is not ours stays.
+#[tokio::test]
+async fn whatever_fails_is_said_and_ended_by_the_second_run() {
+    let ways = [
+        Mishap::Refused(errno::EBUSY),
+        Mishap::Refused(errno::ENOENT),
+        Mishap::Refused(errno::EINTR),
+        Mishap::Unanswered,
+        Mishap::Cut,
+        Mishap::Deaf,
+    ];
+    let mut met = std::collections::BTreeSet::new();
+    for way in ways {
+        for after in 0.. {
+            let scene = scene().await;
+            scene.kernel.add_interface("br0", "bridge", 1500, &["10.244.1.1/24"]);
+            let others =
+                |kernel: &FakeKernel| kernel.observed(&["10.244.0.0/16".parse().unwrap()]).interfaces;
+            let mut before = others(&scene.kernel);
+            before.remove(&"pairway-vx4".parse().unwrap());
+            scene.kernel.fail_call(after, way);
+            let done = scene.uninstall(false).await;
+            let mishaps = scene.kernel.mishaps();
+            let clean =
+                State { rp_filter: BTreeMap::from([("eth0".parse().unwrap(), 1)]), ..State::default() };
+            assert!(scene.kernel.state() == clean || !done.failures.is_empty(), "{mishaps:?}: {done:?}");
+            assert_eq!(scene.uninstall(false).await.failures, [""; 0], "{mishaps:?}");
+            assert_eq!(scene.kernel.state(), clean, "{mishaps:?}");
+            assert_eq!(others(&scene.kernel), before, "{mishaps:?}");
+            let Some((call, _)) = mishaps.first() else { break };
+            met.insert(*call);
+        }
+    }
+    let all = [
+        Call::Devices,
+        Call::Nftables,
+        Call::Names,
+        Call::DeleteRoute,
+        Call::DeleteNexthop,
+        Call::DeleteLink,
+        Call::SetRpFilter,
+    ];
+    assert!(all.iter().all(|call| met.contains(call)), "{met:?}");
 }
 
 #[tokio::test]

@@ -70,6 +70,18 @@ impl World {
         }
     }
 
+    /// The first of the requests that a change of a device is made of; of other changes nothing.
+    pub(super) fn half(&mut self, change: &Change) {
+        if let Change::SetLink(name, link) = change {
+            let settings = self.ours.links.get(name).map(|now| now.settings);
+            let kept = self.ours.links.get(name).is_some_and(|now| now.up);
+            let done = self.set_link(name, &TunnelLink { up: kept, ..link.clone() });
+            if let (Ok(()), Some(now), Some(settings)) = (done, self.ours.links.get_mut(name), settings) {
+                now.settings = settings;
+            }
+        }
+    }
+
     fn netfilter_answers(&self) -> Answer {
         if self.netfilter.unavailable.is_some() {
             return Err(EPROTONOSUPPORT);

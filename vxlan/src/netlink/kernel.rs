@@ -91,8 +91,18 @@ impl Dataplane for Kernel {
         Ok(observed)
     }
 
-    fn ip_tunnels(&mut self, asked: &BTreeSet<IpTunnel>) -> BTreeSet<IpTunnel> {
-        asked.iter().copied().filter(|kind| knows(&mut self.channel, *kind)).collect()
+    fn ip_tunnels(&mut self, asked: &BTreeSet<IpTunnel>) -> Result<BTreeSet<IpTunnel>, ObserveError> {
+        let mut found = BTreeSet::new();
+        for kind in asked {
+            let known = knows(&mut self.channel, *kind).map_err(|source| ObserveError {
+                what: "kinds of IP tunnel",
+                source: io::Error::other(source),
+            })?;
+            if known {
+                found.insert(*kind);
+            }
+        }
+        Ok(found)
     }
 
     fn apply(&mut self, changes: &[Change]) -> Vec<Outcome> {
@@ -250,7 +260,7 @@ impl Apply<'_> {
     fn add_link(&mut self, name: &LinkName, new: &TunnelLink) -> Outcome {
         if let TunnelKind::Ip(kind) = new.kind {
             // The module makes a device of its own as it is loaded, which would take the index that we choose.
-            knows(self.channel, kind);
+            knows(self.channel, kind)?;
             self.reread()?;
         }
         let mut attempts = 1;
@@ -279,16 +289,13 @@ impl Apply<'_> {
                 }
                 if new.up { self.send(&link::set_up(index, true)) } else { Ok(()) }
             });
+            if created.is_ok() && finished.is_err() {
+                // Half a device is worse than none: without our mark it would stand in our own way.
+                let _ = self.channel.send_all(&[link::delete(index)]);
+            }
             self.reread()?;
             match created {
-                Ok(()) => {
-                    if finished.is_err() {
-                        // Half a device is worse than none: without our mark it would stand in our own way.
-                        let _ = self.channel.send_all(&[link::delete(index)]);
-                        self.reread()?;
-                    }
-                    return finished;
-                }
+                Ok(()) => return finished,
                 Err(error) => {
                     // Somebody took our index: then neither the name nor the VNI is taken.
                     let raced = [libc::EEXIST, libc::EBUSY].contains(&error.errno)
@@ -494,10 +501,14 @@ fn overlapped(
 }
 
 /// Whether the kernel has a kind of IP tunnel, or gets it by loading a module. The request is refused in any case: for its
-/// form where the kind is known.
-fn knows(channel: &mut Channel, kind: IpTunnel) -> bool {
-    let outcome = channel.send_all(&[link::probe(kind)]).pop();
-    matches!(outcome, Some(Err(error)) if [libc::ERANGE, libc::EINVAL].contains(&error.errno))
+/// form where the kind is known, as unsupported where it is not. Any other answer says nothing of it.
+fn knows(channel: &mut Channel, kind: IpTunnel) -> Result<bool, ApplyError> {
+    match channel.send_all(&[link::probe(kind)]).pop() {
+        Some(Err(error)) if [libc::ERANGE, libc::EINVAL].contains(&error.errno) => Ok(true),
+        Some(Err(error)) if error.errno == libc::EOPNOTSUPP => Ok(false),
+        Some(Err(error)) => Err(error),
+        Some(Ok(())) | None => Ok(false),
+    }
 }
 
 /// The nexthop object of a route that has an MTU.

@@ -169,8 +169,10 @@ fn settled(pair: &Pair) -> bool {
     !["bgp-waiting", "bgp-held", "bgp-restarting"].contains(&pair.reason.as_str())
 }
 
-/// Notifications that can fail.
+/// Notifications that can fail, by the kernel or as a whole.
 struct Ears {
+    kernel: FakeKernel,
+    listening: bool,
     changes: mpsc::Receiver<()>,
     fault: watch::Receiver<bool>,
     lost: Arc<Mutex<Option<Lost>>>,
@@ -185,6 +187,11 @@ impl KernelEvents for Ears {
     }
 
     async fn changed(&mut self) -> std::io::Result<()> {
+        if !self.listening {
+            self.kernel.listen()?;
+            self.listening = true;
+            return Ok(());
+        }
         if self.fault.has_changed().unwrap_or(false) && !*self.fault.borrow_and_update() {
             // As a subscription that works again does, it says that anything may have happened.
             return Ok(());
@@ -192,7 +199,11 @@ impl KernelEvents for Ears {
         tokio::select! {
             biased;
             Ok(_) = self.fault.wait_for(|fault| *fault) => Err(std::io::Error::from_raw_os_error(24)),
-            Some(()) = self.changes.recv() => Ok(()),
+            Some(()) = self.changes.recv() => {
+                let heard = self.kernel.hear();
+                self.listening = heard.is_ok();
+                heard
+            }
         }
     }
 }
@@ -220,6 +231,8 @@ impl Node {
             store: Arc::new(self.store.clone()),
             dataplane: Box::new(self.kernel.clone()),
             kernel_events: Box::new(Ears {
+                kernel: self.kernel.clone(),
+                listening: true,
                 changes: kernel_events,
                 fault: self.fault.subscribe(),
                 lost: Arc::clone(&self.lost),

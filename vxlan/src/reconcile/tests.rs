@@ -1,0 +1,5 @@
+//! Passes in which something goes wrong.
+
+mod faults;
+mod invariants;
+mod scenarios;
