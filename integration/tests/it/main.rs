@@ -20,3 +20,4 @@ mod support;
 mod underlay;
 mod upgrade;
 mod watch;
+mod without_module;
