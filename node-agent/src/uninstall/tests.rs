@@ -179,6 +179,7 @@ async fn whatever_fails_is_said_and_ended_by_the_second_run() {
             scene.kernel.fail_call(after, way);
             let done = scene.uninstall(false).await;
             let mishaps = scene.kernel.mishaps();
+            scene.kernel.heal();
             let clean =
                 State { rp_filter: BTreeMap::from([("eth0".parse().unwrap(), 1)]), ..State::default() };
             assert!(scene.kernel.state() == clean || !done.failures.is_empty(), "{mishaps:?}: {done:?}");

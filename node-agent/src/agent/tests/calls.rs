@@ -60,6 +60,16 @@ struct Scene {
     met: BTreeSet<Call>,
 }
 
+/// Both pairs on their paths, at both ends.
+async fn paths(cluster: &Cluster) {
+    for (from, to) in [("n1", "n2"), ("n2", "n1")] {
+        cluster.path(from, to, "native", "bgp").await;
+    }
+    for (from, to) in [("n1", "n3"), ("n3", "n1")] {
+        cluster.path(from, to, "ipip", "cross-subnet").await;
+    }
+}
+
 /// What is not ours.
 fn others(kernel: &FakeKernel) -> Observed {
     let mut seen = kernel.observed(&["10.244.0.0/16".parse().unwrap()]);
@@ -89,9 +99,7 @@ impl Scene {
         for (name, _) in [N1, N2, N3] {
             cluster.start(name);
         }
-        cluster.converged().await;
-        cluster.path("n1", "n2", "native", "bgp").await;
-        cluster.path("n1", "n3", "ipip", "cross-subnet").await;
+        paths(&cluster).await;
         let (said, mut tasks) = (Said::default(), JoinSet::new());
         said.follow(&cluster, &mut tasks);
         Self { cluster, said, tasks, others, met: BTreeSet::new() }
@@ -114,7 +122,7 @@ impl Scene {
         for kind in ["KernelUnreadable", "KernelRefused", "KernelEventsLost", "FirewallUnavailable"] {
             self.cluster.node("n1").until_no_condition(kind).await;
         }
-        self.cluster.converged().await;
+        paths(&self.cluster).await;
         let said = self.said.take();
         for (call, mishap) in self.kernel().mishaps() {
             let error = std::io::Error::from_raw_os_error(mishap.errno()).to_string();
