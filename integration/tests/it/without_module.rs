@@ -142,13 +142,13 @@ fn a_peer_that_has_it_is_met_halfway() {
     let nodes = cluster.start_all().unwrap();
     settle(&cluster, &nodes, "vxlan");
     let pods = pods(&mut cluster, &nodes);
-    let lacking = |node: &str, family: &str| {
+    let lacking = |cluster: &Cluster, node: &str, family: &str| {
         let pair = cluster.pair("n3", "n1", family).map_err(|err| err.to_string())?;
         let named = pair.detail.contains(&format!("{node} can't receive IP-in-IP"));
         if named { Ok(pair) } else { Err(format!("{pair:?}")) }
     };
     for family in ["ipv4", "ipv6"] {
-        lacking("n1", family).unwrap();
+        lacking(&cluster, "n1", family).unwrap();
     }
     // Its agent is away, so that it does not correct its record; its kernel serves on.
     let record = cluster.lab().bind_folder(STORE).join("nodes/n1.json");
@@ -159,7 +159,7 @@ fn a_peer_that_has_it_is_met_halfway() {
     std::fs::write(&new, serde_json::to_vec_pretty(&value).unwrap()).unwrap();
     std::fs::rename(&new, &record).unwrap();
     for family in ["ipv4", "ipv6"] {
-        let pair = eventually("the detail to name n3", SETTLE, || lacking("n3", family)).unwrap();
+        let pair = eventually("the detail to name n3", SETTLE, || lacking(&cluster, "n3", family)).unwrap();
         assert_eq!((&*pair.path, &*pair.reason, pair.ready), ("vxlan", "capability", true), "{pair:?}");
     }
     for ipv6 in [false, true] {
