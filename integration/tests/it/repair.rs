@@ -79,7 +79,7 @@ fn what_is_changed_is_changed_back() {
     let nexthop = nexthop_of(&route);
     let fdb = words(n1, "fdb", "dst 198.51.100.3");
     let neighbor = words(n1, "neigh", "lladdr");
-    let tunnel = words(n1, "nexthop", "pairway-vx4");
+    let tunnel = words(n1, "nexthop", "via 10.244.");
     let of_n1 = [
         (format!("ip route del {native}; ip route add {native} nhid {nexthop} metric 77 proto 112"), "route"),
         (format!("ip route replace {native} via 192.0.2.254 dev eth1 metric 1120 proto 112"), "route"),

@@ -80,6 +80,13 @@ fn doctor(cluster: &Cluster, node: &str) -> Vec<(String, String, String)> {
         .collect()
 }
 
+/// Whether this machine has no list of its kernel's modules, as containers and small virtual machines have none: then
+/// doctor can't tell, and says so.
+fn unlisted() -> bool {
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    !std::path::Path::new("/lib/modules").join(release).join("modules.builtin").exists()
+}
+
 #[test]
 #[ignore = "needs a kernel without ipip and sit: integration/test.sh runs it where that is so"]
 fn both_ends_use_vxlan_and_say_why() {
@@ -99,12 +106,17 @@ fn both_ends_use_vxlan_and_say_why() {
     for node in &nodes {
         says_so(&cluster, node);
     }
-    let findings = doctor(&cluster, "n1");
-    assert_eq!(findings.len(), 2, "{findings:?}");
-    for ((outcome, message, remedy), module) in findings.iter().zip(["ipip", "sit"]) {
-        assert_eq!(outcome, "finding", "{message}");
-        assert!(message.contains(&format!("has no module {module}")), "{message}");
-        assert!(remedy.starts_with(&format!("modprobe {module}")), "{remedy}");
+    let found = doctor(&cluster, "n1");
+    assert_eq!(found.len(), 2, "{found:?}");
+    for ((outcome, message, remedy), module) in found.iter().zip(["ipip", "sit"]) {
+        if unlisted() {
+            assert_eq!(outcome, "not-checked", "{message}");
+            assert!(message.contains("has no list of the kernel's modules"), "{message}");
+        } else {
+            assert_eq!(outcome, "finding", "{message}");
+            assert!(message.contains(&format!("has no module {module}")), "{message}");
+            assert!(remedy.starts_with(&format!("modprobe {module}")), "{remedy}");
+        }
     }
     pods(&mut cluster, &nodes);
     prove(&cluster, &nodes);
