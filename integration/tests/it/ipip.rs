@@ -50,13 +50,13 @@ fn a_switch_loses_no_packet_of_a_ping_at_1_khz() {
 #[test]
 #[ignore = "needs the modules ipip and sit: integration/test.sh runs it in a virtual machine"]
 fn a_switch_between_native_and_ip_in_ip_under_load_loses_no_more_than_a_run_without_one() {
-    load::loses_no_more_than_without(["native", "ipip"], LOAD);
+    println!("{}", load::loses_no_more_than_without(["native", "ipip"], LOAD));
 }
 
 #[test]
 #[ignore = "needs the modules ipip and sit: integration/test.sh runs it in a virtual machine"]
 fn a_switch_between_vxlan_and_ip_in_ip_under_load_loses_no_more_than_a_run_without_one() {
-    load::loses_no_more_than_without(["vxlan", "ipip"], LOAD);
+    println!("{}", load::loses_no_more_than_without(["vxlan", "ipip"], LOAD));
 }
 
 /// From VXLAN to IP-in-IP and back while the configuration changes on one node after the other; and what somebody

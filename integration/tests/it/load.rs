@@ -167,10 +167,11 @@ pub(crate) fn loses_no_packet_of_a_ping(paths: [&str; 2], times: usize) {
 
 #[test]
 fn a_switch_under_load_loses_no_more_than_a_run_without_one() {
-    loses_no_more_than_without(["native", "vxlan"], HERE);
+    println!("{}", loses_no_more_than_without(["native", "vxlan"], HERE));
 }
 
-pub(crate) fn loses_no_more_than_without(paths: [&str; 2], pace: Pace) {
+/// How many segments were sent again.
+pub(crate) fn loses_no_more_than_without(paths: [&str; 2], pace: Pace) -> String {
     let (mut cluster, nodes, _) = settled("two-nodes", &policy(paths[0]));
     let pods = pods(&mut cluster, &nodes);
     listen(&cluster, &pods[1]);
@@ -193,10 +194,10 @@ pub(crate) fn loses_no_more_than_without(paths: [&str; 2], pace: Pace) {
     let stands = |limit| full.tcp.iter().any(|tcp| tcp.longest_stall_ms >= limit);
     assert!(!pace.stall.is_some_and(stands), "{full:?}");
     assert!(full.lost() <= control.lost(), "datagrams fit: {full:?}, and without a switch {control:?}");
-    let seen = run(&cluster, &pods, || cut(&cluster, &pods[1]));
+    let seen = run(&cluster, &pods, pace, || cut(&cluster, &pods[1]));
     assert!(seen.udp.iter().all(|udp| udp.lost() > 0), "a loss would have been seen: {seen:?}");
-    println!(
+    format!(
         "{paths:?}, segments sent again: {} without a switch, {} with one, {} with one and full packets",
         control.retransmitted, switched.retransmitted, full.retransmitted
-    );
+    )
 }
