@@ -14,15 +14,15 @@ use crate::support::{SETTLE, pods, settled};
 
 /// How fast things go on a machine.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
+struct Pace {
     /// Seconds that streams run at least: two changes of path take about a second each.
-    pub(crate) run: u64,
+    run: u64,
     /// Datagrams a second; they fit into the tunnel.
-    pub(crate) rate: u32,
+    rate: u32,
     /// Bytes that a stream of TCP carries at least.
-    pub(crate) least: u64,
+    least: u64,
     /// Milliseconds that a stream of full packets may stand still; an emulated machine is not asked.
-    pub(crate) stall: Option<u64>,
+    stall: Option<u64>,
 }
 
 const HERE: Pace = Pace { run: 6, rate: 500, least: 1_000_000, stall: Some(3000) };
@@ -145,7 +145,7 @@ fn a_switch_loses_no_packet_of_a_ping_at_1_khz() {
 }
 
 /// So many times there and back.
-pub(crate) fn loses_no_packet_of_a_ping(paths: [&str; 2], times: usize) {
+fn loses_no_packet_of_a_ping(paths: [&str; 2], times: usize) {
     let (mut cluster, nodes, _) = settled("two-nodes", &policy(paths[0]));
     let pods = pods(&mut cluster, &nodes);
     let pings = [false, true].map(|ipv6| {
@@ -171,7 +171,7 @@ fn a_switch_under_load_loses_no_more_than_a_run_without_one() {
 }
 
 /// How many segments were sent again.
-pub(crate) fn loses_no_more_than_without(paths: [&str; 2], pace: Pace) -> String {
+fn loses_no_more_than_without(paths: [&str; 2], pace: Pace) -> String {
     let (mut cluster, nodes, _) = settled("two-nodes", &policy(paths[0]));
     let pods = pods(&mut cluster, &nodes);
     listen(&cluster, &pods[1]);
