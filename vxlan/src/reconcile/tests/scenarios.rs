@@ -141,6 +141,7 @@ impl Site {
             nodes: nodes.map(|host| IpAddr::from([192, 0, 2, host])).collect(),
             masquerade: self.masquerade.then(Masquerade::default),
             guard: Some(Guard { vni, port: 4789 }),
+            ip_guard: None,
         };
         state.firewall = firewall.table();
         state.normalised()
