@@ -386,7 +386,8 @@ impl Work<'_> {
         let gone = self.now.rules.difference(&wanted.rules).filter(|rule| !in_use.rules.contains(rule));
         self.changes.extend(gone.map(|rule| Change::DeleteRule(*rule)));
         let now = &self.now;
-        let gone = joined(&now.routes, &wanted.routes).filter(|(key, _, wanted)| wanted.is_none() && !in_use.routes.contains(key));
+        let gone = joined(&now.routes, &wanted.routes)
+            .filter(|(key, _, wanted)| wanted.is_none() && !in_use.routes.contains(key));
         self.changes.extend(gone.map(|(key, ..)| Change::DeleteRoute(*key)));
 
         // What stands in for something that is blocked stays until the way is free.
