@@ -9,7 +9,7 @@ TOPOLOGY ?= four-nodes
 NODE ?= n1
 ROWS ?=
 
-.PHONY: help demo test bench lab lab-shell lab-down build image check lint fmt deny doc schema setup
+.PHONY: help demo test test-core kubernetes bench lab lab-shell lab-down build image check lint fmt deny doc schema setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -17,12 +17,18 @@ help: ## this list
 demo: build ## four nodes in two subnets, every pair's path, proven reachability
 	@$(LAB) demo
 
-test: setup ## every test, with the real kernel; ends with the counts
+test: setup kubernetes ## every test, with the real kernel, etcd and API server; ends with the counts
 	@integration/test.sh
+
+test-core: setup ## what needs only Debian's packages and cargo: no etcd, no API server
+	@CORE=1 integration/test.sh
 
 bench: setup ## speed beside the kernel's limit and others, half an hour: make bench ROWS="programming churn", ROWS=smoke
 	@$(CARGO) build --locked --release --package node-agent --package integration --bins
 	@target/release/lab bench $(if $(filter smoke,$(ROWS)),--smoke $(filter-out smoke,$(ROWS)),$(ROWS))
+
+kubernetes: ## etcd and kube-apiserver for the tests, built from their Go modules if they are missing
+	@integration/kubernetes/build.sh
 
 lab: build ## bring a topology up and leave it: make lab TOPOLOGY=two-nodes
 	@$(LAB) up $(TOPOLOGY)
@@ -47,8 +53,8 @@ check: ## the layers: pure parts build without sockets, dependencies point one w
 lint: check ## formatting, clippy, layers, shell scripts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --quiet --workspace --all-targets -- -D warnings
-	bash -n .ci/run integration/*.sh integration/vm/run.sh
-	if command -v shellcheck >/dev/null; then shellcheck --severity=warning .ci/run integration/*.sh integration/vm/*; fi
+	bash -n .ci/run integration/*.sh integration/kubernetes/*.sh integration/vm/run.sh
+	if command -v shellcheck >/dev/null; then shellcheck --severity=warning .ci/run integration/*.sh integration/kubernetes/*.sh integration/vm/*; fi
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

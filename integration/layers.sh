@@ -36,6 +36,13 @@ for crate in bgp vxlan config; do
   fi
 done
 agent=$(tree node-agent)
+stores='^(kube|kube-client|k8s-openapi|tonic|prost)$'
+grep -qE "$stores" <<<"$agent" || complain "node-agent has none of the crates for Kubernetes and etcd: does this script see the tree?"
+for crate in bgp vxlan config; do
+  if found=$(tree "$crate" --all-features | grep -E "$stores"); then
+    complain "$crate is built from $(tr '\n' ' ' <<<"$found"): only the agent knows Kubernetes and etcd"
+  fi
+done
 for crate in bgp vxlan config; do
   grep -qx "$crate" <<<"$agent" || complain "node-agent does not depend on $crate: does this script see the tree?"
 done

@@ -397,15 +397,18 @@ mod tests {
             "x-pairway-reload",
             "examples",
         ];
-        const FORMATS: [&str; 21] = [
+        const FORMATS: [&str; 25] = [
             "address",
             "cidr",
             "conflist-path",
             "device-prefix",
             "duration",
+            "endpoint",
             "glob",
+            "key-prefix",
             "label-key",
             "label-value",
+            "namespace",
             "node-name",
             "path",
             "path-or-none",
@@ -415,6 +418,7 @@ mod tests {
             "socket-address",
             "socket-path",
             "table-name",
+            "text",
             "underlay",
             "uint8",
             "uint16",

@@ -8,6 +8,9 @@ pub const VERSION: u8 = 1;
 
 /// `store.file.path`.
 pub const STORE_PATH: &str = "/var/lib/pairway/store";
+
+/// `store.etcd.prefix`.
+pub const ETCD_PREFIX: &str = "/pairway";
 /// `stateDir`.
 pub const STATE_DIR: &str = "/var/lib/pairway";
 /// `api.socket`.

@@ -33,6 +33,7 @@ pub(crate) fn check(format: &str, text: &str) -> Result<(), Malformed> {
             Ok(_) => Ok(()),
             Err(problem) => malformed(problem, "write a number with its unit: 500ms, 9s, 10m, 1h30m, 2d"),
         },
+        "endpoint" => endpoint(text),
         "glob" => match Glob::new(text) {
             Some(_) => Ok(()),
             None => malformed(
@@ -40,8 +41,16 @@ pub(crate) fn check(format: &str, text: &str) -> Result<(), Malformed> {
                 "use lower-case letters, digits, `-`, `.`, `*` for any characters, `?` for one",
             ),
         },
+        "key-prefix" => key_prefix(text),
         "label-key" => label_key(text),
         "label-value" => label_value(text),
+        "namespace" => match name::is_label(text) {
+            true => Ok(()),
+            false => malformed(
+                format!("`{text}` is no namespace"),
+                "use lower-case letters, digits and `-`, at most 63, a letter or digit at both ends",
+            ),
+        },
         "node-name" => node_name(text),
         "path" => path(text, usize::MAX),
         "path-or-none" => path_or_none(text),
@@ -65,6 +74,10 @@ pub(crate) fn check(format: &str, text: &str) -> Result<(), Malformed> {
                 format!("`{text}` can't be an nftables table"),
                 format!("use letters, digits, `-` and `_`, a letter first, at most {MAX_TABLE_NAME}"),
             ),
+        },
+        "text" => match text.trim().is_empty() {
+            false => Ok(()),
+            true => malformed("an empty text", "write it, or remove the key"),
         },
         "underlay" => underlay(text),
         _ => Ok(()),
@@ -93,6 +106,41 @@ fn address(text: &str) -> Result<IpAddr, Malformed> {
                 "for example 192.0.2.1 or 2001:db8::1"
             },
         ),
+    }
+}
+
+/// `http://HOST:PORT` or `https://HOST:PORT`.
+fn endpoint(text: &str) -> Result<(), Malformed> {
+    let hint = "write https://HOST:PORT, for example https://192.0.2.1:2379 or https://[2001:db8::1]:2379";
+    let no_endpoint = || malformed(format!("`{text}` is no endpoint"), hint);
+    let Some(rest) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else {
+        return no_endpoint();
+    };
+    let Some((host, port)) = rest.trim_end_matches('/').rsplit_once(':') else {
+        return malformed(format!("`{text}` has no port"), hint);
+    };
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')),
+    };
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+    if is_host && is_port { Ok(()) } else { no_endpoint() }
+}
+
+/// What keys begin with: parts of letters, digits and some signs, each after a slash.
+fn key_prefix(text: &str) -> Result<(), Malformed> {
+    let is_part = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    let is_prefix =
+        text.len() <= 200 && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_part));
+    if is_prefix {
+        Ok(())
+    } else {
+        malformed(
+            format!("`{text}` is no prefix of keys"),
+            "write parts of letters, digits, `-`, `_` and `.`, each after a slash: /pairway or /clusters/a",
+        )
     }
 }
 

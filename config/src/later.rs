@@ -15,15 +15,12 @@ const KEYS: &[(&str, &str)] = &[
     ("ipip", "settings of IP-in-IP"),
     ("mtu", "MTU settings"),
     ("probes", "path probes"),
-    ("store.etcd", "the etcd store"),
-    ("store.kubernetes", "the Kubernetes store"),
     ("telemetry", "telemetry export"),
     ("wireguard", "WireGuard"),
 ];
 
 /// Values of a key, as `key path`, value and feature.
 const VALUES: &[(&str, &str, &str)] = &[
-    ("blocks.source", "nodeSpec", "blocks from the nodes' specifications"),
     ("paths.crossSubnet", "bgp", "native paths between subnets"),
     ("paths.crossSubnet", "direct", "native paths between subnets"),
     ("paths.crossSubnet", "wireguard", "WireGuard"),
@@ -87,7 +84,7 @@ mod tests {
     #[test]
     fn indices_and_overrides_do_not_matter() {
         assert_eq!(value("overrides[1].paths.rules[3].use", "wireguard"), Some("WireGuard"));
-        assert_eq!(key("overrides[0].store.etcd"), Some("the etcd store"));
+        assert_eq!(key("overrides[0].wireguard"), Some("WireGuard"));
         assert_eq!(key("bgp.peers[7].password"), Some("TCP-MD5"));
         assert_eq!(key("bgp.peers[7].name"), None);
     }

@@ -131,6 +131,38 @@ pub enum Store {
         /// Accept a network filesystem and poll it.
         allow_network_filesystem: bool,
     },
+    /// The Kubernetes API.
+    Kubernetes {
+        /// Where it is and who we are; `None`: as a pod is told.
+        kubeconfig: Option<PathBuf>,
+        /// A context of that file.
+        context: Option<String>,
+        /// Of the Leases.
+        namespace: Option<String>,
+    },
+    /// etcd.
+    Etcd(Etcd),
+}
+
+/// `store.etcd:`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Etcd {
+    /// URLs of the members.
+    pub endpoints: Vec<String>,
+    /// What keys begin with, without a slash at the end.
+    pub prefix: String,
+    /// Authorities of the members' certificates.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+    /// The name in the members' certificates.
+    pub server_name: Option<String>,
+    /// Who we are.
+    pub username: Option<String>,
+    /// The file with the password.
+    pub password_file: Option<PathBuf>,
 }
 
 /// An entry of `pools:`
@@ -149,10 +181,21 @@ pub struct Pool {
 /// `blocks:`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocks {
+    /// Where they come from.
+    pub source: BlockSource,
     /// Blocks per node and family, at least 1.
     pub per_node: u16,
     /// How long a vanished block is left alone.
     pub reuse_after: Duration,
+}
+
+/// `blocks.source`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockSource {
+    /// Claimed from the pools.
+    Claim,
+    /// The pod CIDRs of the node's Node object.
+    NodeSpec,
 }
 
 /// `paths:`

@@ -155,11 +155,28 @@ impl JsonSchema for Underlay {
 }
 
 /// `store:`
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct Store {
-    /// A directory, shared by the agents of one machine or bind-mounted.
-    pub(crate) file: FileStore,
+    /// A directory, shared by the agents of one machine or bind-mounted. One of `file`, `kubernetes` and `etcd` is the
+    /// store; without any it is this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FileStore")]
+    pub(crate) file: Option<FileStore>,
+    /// The Kubernetes API; `{}`: as a pod is told where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "KubernetesStore")]
+    pub(crate) kubernetes: Option<KubernetesStore>,
+    /// etcd, for clusters of plain machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "EtcdStore")]
+    pub(crate) etcd: Option<EtcdStore>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { file: Some(FileStore::default()), kubernetes: None, etcd: None }
+    }
 }
 
 /// `store.file:`
@@ -177,6 +194,102 @@ pub(crate) struct FileStore {
 impl Default for FileStore {
     fn default() -> Self {
         Self { path: defaults::STORE_PATH.to_owned(), allow_network_filesystem: false }
+    }
+}
+
+/// `store.kubernetes:`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct KubernetesStore {
+    /// A kubeconfig that says where the API server is and who we are. Without it: what a pod is told
+    /// (`KUBERNETES_SERVICE_HOST`, `KUBERNETES_SERVICE_PORT` and its service account), else the environment's `KUBECONFIG`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "path", "x-pairway-reload" = "restart"))]
+    pub(crate) kubeconfig: Option<String>,
+    /// A context of the kubeconfig; without it the current one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "text", "x-pairway-reload" = "restart"))]
+    pub(crate) context: Option<String>,
+    /// Namespace of the Leases that are the nodes' signs of life; without it that of the pod or the context. The same for
+    /// every node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "namespace", "x-pairway-reload" = "restart"))]
+    pub(crate) namespace: Option<String>,
+}
+
+/// `store.etcd:`
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct EtcdStore {
+    /// The members, as `https://HOST:PORT` or `http://HOST:PORT`.
+    #[schemars(with = "Vec<Endpoint>", length(min = 1), extend("x-pairway-reload" = "restart"))]
+    pub(crate) endpoints: Vec<String>,
+    /// What our keys begin with, the same for every node.
+    #[serde(default = "etcd_prefix")]
+    #[schemars(extend("format" = "key-prefix", "x-pairway-reload" = "restart"))]
+    pub(crate) prefix: String,
+    /// For `https` endpoints. Files are read anew for every connection.
+    #[serde(default)]
+    pub(crate) tls: EtcdTls,
+    /// For a cluster with authentication.
+    #[serde(default)]
+    pub(crate) auth: EtcdAuth,
+}
+
+/// `store.etcd.tls:`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct EtcdTls {
+    /// Authorities that the members' certificates are checked against (PEM); needed with `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "path", "x-pairway-reload" = "restart"))]
+    pub(crate) ca_file: Option<String>,
+    /// Our certificate (PEM), where etcd asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "path", "x-pairway-reload" = "restart"))]
+    pub(crate) cert_file: Option<String>,
+    /// Its key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "path", "x-pairway-reload" = "restart"))]
+    pub(crate) key_file: Option<String>,
+    /// The name in the members' certificates; without it the host of the endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "text", "x-pairway-reload" = "restart"))]
+    pub(crate) server_name: Option<String>,
+}
+
+/// `store.etcd.auth:`
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct EtcdAuth {
+    /// A user who may read and write the keys of the prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "text", "x-pairway-reload" = "restart"))]
+    pub(crate) username: Option<String>,
+    /// The file with the user's password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "path", "x-pairway-reload" = "restart"))]
+    pub(crate) password_file: Option<String>,
+}
+
+fn etcd_prefix() -> String {
+    defaults::ETCD_PREFIX.to_owned()
+}
+
+/// Schema of an endpoint.
+pub(crate) struct Endpoint;
+
+impl JsonSchema for Endpoint {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Endpoint".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "endpoint" })
     }
 }
 
@@ -202,7 +315,8 @@ pub(crate) struct Pool {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct Blocks {
-    /// Where blocks come from: claimed from the pools.
+    /// Where blocks come from: claimed from the pools, or the pod CIDRs of the node's Node object (`Node.spec.podCIDRs`, with
+    /// `store.kubernetes`; each lies in a pool with blocks of its length, and `perNode` says nothing).
     #[schemars(extend("x-pairway-reload" = "restart"))]
     pub(crate) source: BlockSource,
     /// Blocks that a node claims by itself, per family.
@@ -228,6 +342,7 @@ impl Default for Blocks {
 #[schemars(inline)]
 pub(crate) enum BlockSource {
     Claim,
+    NodeSpec,
 }
 
 /// Text like `9s`, `10m`, `1h30m`.

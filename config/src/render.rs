@@ -1,6 +1,6 @@
 //! A configuration back to YAML: what holds on a node, every default written out.
 
-use crate::{Config, NodeSelector, PathUse, Store, Underlay, UnderlaySelector, raw};
+use crate::{BlockSource, Config, NodeSelector, PathUse, Store, Underlay, UnderlaySelector, raw};
 
 impl Config {
     /// The whole effective configuration as a file, without overrides: reading it gives this value again.
@@ -20,7 +20,6 @@ impl Config {
 
 impl From<&Config> for raw::File {
     fn from(config: &Config) -> Self {
-        let Store::File { path, allow_network_filesystem } = &config.store;
         let labels = |labels: &std::collections::BTreeMap<String, String>| raw::Labels(labels.clone());
         let path_text = |path: &std::path::Path| path.to_string_lossy().into_owned();
         Self {
@@ -30,12 +29,7 @@ impl From<&Config> for raw::File {
                 underlay: underlay(&config.node.underlay),
                 labels: labels(&config.node.labels),
             },
-            store: raw::Store {
-                file: raw::FileStore {
-                    path: path_text(path),
-                    allow_network_filesystem: *allow_network_filesystem,
-                },
-            },
+            store: store(&config.store),
             pools: config
                 .pools
                 .iter()
@@ -47,7 +41,10 @@ impl From<&Config> for raw::File {
                 })
                 .collect(),
             blocks: raw::Blocks {
-                source: raw::BlockSource::Claim,
+                source: match config.blocks.source {
+                    BlockSource::Claim => raw::BlockSource::Claim,
+                    BlockSource::NodeSpec => raw::BlockSource::NodeSpec,
+                },
                 per_node: config.blocks.per_node,
                 reuse_after: raw::Duration(config.blocks.reuse_after),
             },
@@ -87,6 +84,43 @@ impl From<&Config> for raw::File {
 
 fn path_or_none(path: Option<&std::path::Path>) -> String {
     path.map_or_else(|| raw::NONE.to_owned(), |path| path.to_string_lossy().into_owned())
+}
+
+fn store(store: &Store) -> raw::Store {
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let maybe = |path: &Option<std::path::PathBuf>| path.as_deref().map(text);
+    let none = raw::Store { file: None, kubernetes: None, etcd: None };
+    match store {
+        Store::File { path, allow_network_filesystem } => {
+            let allow_network_filesystem = *allow_network_filesystem;
+            raw::Store { file: Some(raw::FileStore { path: text(path), allow_network_filesystem }), ..none }
+        }
+        Store::Kubernetes { kubeconfig, context, namespace } => raw::Store {
+            kubernetes: Some(raw::KubernetesStore {
+                kubeconfig: maybe(kubeconfig),
+                context: context.clone(),
+                namespace: namespace.clone(),
+            }),
+            ..none
+        },
+        Store::Etcd(etcd) => raw::Store {
+            etcd: Some(raw::EtcdStore {
+                endpoints: etcd.endpoints.clone(),
+                prefix: etcd.prefix.clone(),
+                tls: raw::EtcdTls {
+                    ca_file: maybe(&etcd.ca_file),
+                    cert_file: maybe(&etcd.cert_file),
+                    key_file: maybe(&etcd.key_file),
+                    server_name: etcd.server_name.clone(),
+                },
+                auth: raw::EtcdAuth {
+                    username: etcd.username.clone(),
+                    password_file: maybe(&etcd.password_file),
+                },
+            }),
+            ..none
+        },
+    }
 }
 
 fn underlay(underlay: &Underlay) -> raw::Underlay {

@@ -14,8 +14,8 @@ use crate::limits::{
 };
 use crate::tree::{Node as Tree, Value};
 use crate::{
-    Bgp, BgpPeer, Blocks, Brake, Cni, Config, Kernel, Masquerade, Node, NodeSelector, PathRule, PathUse,
-    Paths, Pool, Store, Underlay, UnderlaySelector, Vxlan, raw,
+    Bgp, BgpPeer, BlockSource, Blocks, Brake, Cni, Config, Etcd, Kernel, Masquerade, Node, NodeSelector,
+    PathRule, PathUse, Paths, Pool, Store, Underlay, UnderlaySelector, Vxlan, raw,
 };
 
 /// Checks what keys must be to each other. `tree` is what `file` was read from.
@@ -293,12 +293,7 @@ impl Rules<'_, '_> {
     }
 
     fn places(&mut self) {
-        let (state, store) = (&self.file.state_dir, &self.file.store.file.path);
-        if state.trim_end_matches('/') == store.trim_end_matches('/') {
-            let problem = format!("`{store}` is the store's directory and the state directory");
-            let path = if self.tree.entry("stateDir").is_some() { "stateDir" } else { "store.file.path" };
-            self.wrong(path, store, problem, "agents share a store, each has its own state directory");
-        }
+        self.store();
         let address = self.file.http.address;
         // A pool of loopback addresses is a mistake of its own.
         let pool = self.pool_of(address.ip()).filter(|_| !address.ip().is_loopback());
@@ -317,6 +312,100 @@ impl Rules<'_, '_> {
         if subnet_env == conflist && subnet_env != raw::NONE {
             let problem = format!("`{conflist}` is cni.subnetEnv already");
             self.wrong("cni.conflist", conflist, problem, "give each a file of its own");
+        }
+    }
+
+    fn store(&mut self) {
+        let given: Vec<&str> = ["store.file", "store.kubernetes", "store.etcd"]
+            .into_iter()
+            .filter(|path| {
+                let key = path.trim_start_matches("store.");
+                self.tree.entry("store").and_then(|store| store.entry(key)).is_some()
+            })
+            .collect();
+        if let [_, .., second] = given.as_slice() {
+            let second = *second;
+            let problem = format!("{} are given", given.join(" and "));
+            self.wrong(second, "", problem, "records live in one store: remove the others");
+            return;
+        }
+        let raw::Store { file, kubernetes, etcd } = self.file.store.clone();
+        if matches!(self.file.blocks.source, raw::BlockSource::NodeSpec) && kubernetes.is_none() {
+            let problem =
+                "`nodeSpec` takes the blocks from the node's Node object, and the store is not Kubernetes"
+                    .to_owned();
+            self.wrong(
+                "blocks.source",
+                "nodeSpec",
+                problem,
+                "set store.kubernetes, or claim blocks from the pools: `claim`",
+            );
+        }
+        match (file, kubernetes, etcd) {
+            (_, _, Some(etcd)) => self.etcd(&etcd),
+            (_, Some(_), None) | (None, None, None) => {}
+            (Some(file), None, None) => {
+                let (state, store) = (self.file.state_dir.clone(), file.path);
+                if state.trim_end_matches('/') == store.trim_end_matches('/') {
+                    let problem = format!("`{store}` is the store's directory and the state directory");
+                    let path =
+                        if self.tree.entry("stateDir").is_some() { "stateDir" } else { "store.file.path" };
+                    self.wrong(
+                        path,
+                        store,
+                        problem,
+                        "agents share a store, each has its own state directory",
+                    );
+                }
+            }
+        }
+    }
+
+    fn etcd(&mut self, etcd: &raw::EtcdStore) {
+        let is_https = |endpoint: &String| endpoint.starts_with("https://");
+        if let Some(plain) = etcd.endpoints.iter().position(|endpoint| !is_https(endpoint))
+            && etcd.endpoints.iter().any(is_https)
+        {
+            let problem = "some endpoints are https and some are http".to_owned();
+            let path = format!("store.etcd.endpoints[{plain}]");
+            self.wrong(&path, &etcd.endpoints[plain], problem, "use one of the two for all of them");
+        }
+        let uses_tls = etcd.endpoints.iter().any(is_https);
+        let tls = &etcd.tls;
+        let files = [("caFile", &tls.ca_file), ("certFile", &tls.cert_file), ("keyFile", &tls.key_file)];
+        if uses_tls && tls.ca_file.is_none() {
+            let problem = "https without `tls.caFile`".to_owned();
+            let hint = "name the file with the authority that the members' certificates are checked against";
+            self.wrong("store.etcd.tls.caFile", "", problem, hint);
+        }
+        for (key, file) in files {
+            if !uses_tls && let Some(file) = file {
+                let problem = format!("`{key}` is for https, and the endpoints are http");
+                let path = format!("store.etcd.tls.{key}");
+                self.wrong(&path, file, problem, "write the endpoints as https://HOST:PORT, or remove it");
+            }
+        }
+        match (&tls.cert_file, &tls.key_file) {
+            (Some(file), None) => {
+                let problem = "a certificate without its key".to_owned();
+                self.wrong("store.etcd.tls.certFile", file, problem, "add tls.keyFile");
+            }
+            (None, Some(file)) => {
+                let problem = "a key without its certificate".to_owned();
+                self.wrong("store.etcd.tls.keyFile", file, problem, "add tls.certFile");
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        match (&etcd.auth.username, &etcd.auth.password_file) {
+            (Some(user), None) => {
+                let problem = "a user without a password".to_owned();
+                self.wrong("store.etcd.auth.username", user, problem, "add auth.passwordFile");
+            }
+            (None, Some(file)) => {
+                let problem = "a password without a user".to_owned();
+                self.wrong("store.etcd.auth.passwordFile", file, problem, "add auth.username");
+            }
+            (Some(_), Some(_)) | (None, None) => {}
         }
     }
 
@@ -339,6 +428,32 @@ impl Rules<'_, '_> {
     }
 }
 
+/// The store that a file without mistakes names.
+fn store(store: raw::Store) -> Store {
+    let path = |path: Option<String>| path.map(PathBuf::from);
+    if let Some(etcd) = store.etcd {
+        return Store::Etcd(Etcd {
+            endpoints: etcd.endpoints,
+            prefix: etcd.prefix,
+            ca_file: path(etcd.tls.ca_file),
+            cert_file: path(etcd.tls.cert_file),
+            key_file: path(etcd.tls.key_file),
+            server_name: etcd.tls.server_name,
+            username: etcd.auth.username,
+            password_file: path(etcd.auth.password_file),
+        });
+    }
+    if let Some(kubernetes) = store.kubernetes {
+        return Store::Kubernetes {
+            kubeconfig: path(kubernetes.kubeconfig),
+            context: kubernetes.context,
+            namespace: kubernetes.namespace,
+        };
+    }
+    let file = store.file.unwrap_or_default();
+    Store::File { path: PathBuf::from(file.path), allow_network_filesystem: file.allow_network_filesystem }
+}
+
 /// The configuration that a file without mistakes means.
 pub(crate) fn config(file: raw::File) -> Config {
     Config {
@@ -347,12 +462,16 @@ pub(crate) fn config(file: raw::File) -> Config {
             underlay: underlay(file.node.underlay),
             labels: file.node.labels.0,
         },
-        store: Store::File {
-            path: PathBuf::from(file.store.file.path),
-            allow_network_filesystem: file.store.file.allow_network_filesystem,
-        },
+        store: store(file.store),
         pools: file.pools.into_iter().map(pool).collect(),
-        blocks: Blocks { per_node: file.blocks.per_node, reuse_after: file.blocks.reuse_after.0 },
+        blocks: Blocks {
+            source: match file.blocks.source {
+                raw::BlockSource::Claim => BlockSource::Claim,
+                raw::BlockSource::NodeSpec => BlockSource::NodeSpec,
+            },
+            per_node: file.blocks.per_node,
+            reuse_after: file.blocks.reuse_after.0,
+        },
         paths: Paths {
             same_subnet: path_use(file.paths.same_subnet),
             cross_subnet: off_link(file.paths.cross_subnet),

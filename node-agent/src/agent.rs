@@ -22,7 +22,7 @@ use crate::liveness::Liveness;
 use crate::node::{NodeName, NodeNameError, NodeRecord, Snapshot};
 use crate::reload::ConfigSource;
 use crate::status::{AgentHandle, Command, Condition, Published};
-use crate::store::{Health, Store};
+use crate::store::{Health, NodeFacts, Store};
 
 mod backoff;
 mod between;
@@ -93,6 +93,7 @@ pub struct Agent {
     store: Arc<dyn Store>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     health: watch::Receiver<Health>,
+    facts: Option<watch::Receiver<NodeFacts>>,
     dataplane: DataplaneThread,
     kernel_events: Box<dyn KernelEvents>,
     bgp: Running,
@@ -150,6 +151,7 @@ impl Agent {
             requests,
             blocks: blocks_sender,
             gate: NameGate::new(runs.ids.clone(), limits.name_patience),
+            facts: None,
         };
         let mut tasks = JoinSet::new();
         spawn(&mut tasks, async {
@@ -160,6 +162,7 @@ impl Agent {
             hold_until: None,
             snapshots: parts.store.snapshots(),
             health: parts.store.health(),
+            facts: parts.store.node_facts(),
             name,
             config,
             config_changes,

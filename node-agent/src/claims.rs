@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use config::{Config, Pool};
+use config::{BlockSource, Config, Pool};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
 
@@ -32,6 +32,7 @@ use crate::telemetry::chain;
 
 mod commands;
 mod conditions;
+mod given;
 mod own_record;
 mod pass;
 mod pools;
@@ -94,6 +95,8 @@ pub struct ClaimKeeper {
     /// Blocks that this node remembers as its own and whose record says nothing, and since when.
     nameless: BTreeMap<Block, Timestamp>,
     unwanted_pools: BTreeMap<IpNet, Timestamp>,
+    /// Blocks whose claim was asked for and not answered: perhaps they are this node's, so they come before any other.
+    unanswered: BTreeSet<Block>,
     /// Races lost in a row; spreads the next choice.
     attempt: u32,
 }
@@ -133,6 +136,7 @@ impl ClaimKeeper {
             first_pass: None,
             nameless: BTreeMap::new(),
             unwanted_pools: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
             attempt: 0,
         }
     }
@@ -154,7 +158,12 @@ impl ClaimKeeper {
         self.forget_given_back(&pass);
         self.keep_held(&mut pass).await;
         self.settle_lost(&pass);
-        let mut unfinished = self.claim_missing(&mut pass, config.blocks.per_node.into()).await;
+        let mut unfinished = match config.blocks.source {
+            BlockSource::Claim => self.claim_missing(&mut pass, config.blocks.per_node.into()).await,
+            // What is missing while a store is filled again are the claims of others who live.
+            BlockSource::NodeSpec if snapshot.rebuilding => false,
+            BlockSource::NodeSpec => self.claim_given(&mut pass).await,
+        };
         self.remove_unwanted_pools(&mut pass).await;
         let at_start = self.at_start.as_ref().and_then(|left| left.shown(snapshot)).cloned();
         self.file.save(&self.state).await;
@@ -208,6 +217,15 @@ impl ClaimKeeper {
         if snapshot.rebuilding {
             let message = "the store has lost its contents, which the nodes are writing again".to_owned();
             return Err(commands::refusal("busy", message, "try again in a moment"));
+        }
+        if config.blocks.source == BlockSource::NodeSpec {
+            let message =
+                "this node's blocks are the podCIDRs of its Node object (blocks.source: nodeSpec)".to_owned();
+            return Err(commands::refusal(
+                "given",
+                message,
+                "set blocks.source to claim, and restart the agent",
+            ));
         }
         self.watch_others(config, snapshot, now);
         let mut pass = Pass::new(store, config, record, snapshot, now);
@@ -299,6 +317,7 @@ impl ClaimKeeper {
                 self.state.held.insert(claim.block, claim.clone());
             }
         }
+        self.unanswered.retain(|block| !snapshot.claims.contains_key(block));
         self.nameless
             .retain(|block, _| snapshot.claims.get(block).is_some_and(|claim| claim.holder.is_none()));
         for claim in self.held() {
@@ -463,20 +482,23 @@ impl ClaimKeeper {
             Wish::Ordered => cooling.extend(&self.state.given_back),
             Wish::OwnAccord => taken.extend(self.resting(pass).into_keys()),
         }
-        while let Some(block) = self.choose(pass, &usable, &taken, &cooling) {
+        while let Some(block) =
+            self.unanswered(&usable, &taken).or_else(|| self.choose(pass, &usable, &taken, &cooling))
+        {
             if pass.races_lost >= ATTEMPTS {
                 return Err(NoBlock::RacesLost);
             }
             if wish == Wish::OwnAccord && self.silence(pass.now).is_some() {
                 return Err(NoBlock::NotYet);
             }
-            let claim = Claim {
-                block,
-                holder: Some(self.state.node.clone()),
-                claimed_at: self.next_time(pass.now),
-                unknown: BTreeMap::new(),
-            };
-            match pass.claim(&claim).await {
+            let claim = own_claim(block, &self.state.node, self.next_time(pass.now));
+            let outcome = pass.claim(&claim).await;
+            match outcome {
+                Some(Err(_)) => drop(self.unanswered.insert(block)),
+                Some(Ok(_)) => drop(self.unanswered.remove(&block)),
+                None => {}
+            }
+            match outcome {
                 Some(Ok(ClaimOutcome::Claimed)) => {
                     tracing::info!(%block, "claimed");
                     self.attempt = 0;
@@ -499,6 +521,16 @@ impl ClaimKeeper {
             }
         }
         Err(NoBlock::Exhausted)
+    }
+
+    /// A block of these pools whose claim was not answered: to claim another one instead could make two of one.
+    fn unanswered(&self, pools: &[&Pool], taken: &BTreeSet<Block>) -> Option<Block> {
+        let fits = |block: &Block| {
+            pools
+                .iter()
+                .any(|pool| pool.cidr.contains(&block.net()) && pool.block_prefix == block.net().prefix_len())
+        };
+        self.unanswered.iter().find(|block| !taken.contains(block) && fits(block)).copied()
     }
 
     fn choose(
@@ -569,6 +601,11 @@ impl ClaimKeeper {
     }
 }
 
+/// A node's claim of a block.
+fn own_claim(block: Block, holder: &NodeName, claimed_at: Timestamp) -> Claim {
+    Claim { block, holder: Some(holder.clone()), claimed_at, unknown: BTreeMap::new() }
+}
+
 /// What the state file said when the agent started, other than what this node holds.
 #[derive(Debug)]
 enum AtStart {
@@ -608,4 +645,4 @@ enum Wish {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

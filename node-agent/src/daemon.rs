@@ -21,9 +21,12 @@ use crate::agent::{Agent, AgentError, AgentParts, Limits, real_bgp};
 use crate::api::{self, socket};
 use crate::http;
 use crate::liveness::Liveness;
+use crate::node::NodeName;
 use crate::reload::{self, ConfigSource};
-use crate::store::Store;
-use crate::store::file::{FileOptions, FileStore, LAST_GOOD_FILE_NAME, UnfitDirectory};
+use crate::store::etcd::{EtcdOptions, EtcdStore};
+use crate::store::file::{FileOptions, FileStore, UnfitDirectory};
+use crate::store::kubernetes::{KubernetesOptions, KubernetesStore, RemoteOptions};
+use crate::store::{LAST_GOOD_FILE_NAME, Store};
 
 mod capabilities;
 mod kernel_events;
@@ -83,22 +86,49 @@ pub fn marks(kernel: &config::Kernel) -> Marks {
     }
 }
 
-/// Opens the store that a configuration names. In the state directory, if there is one, it keeps what records said for
-/// the next start.
+/// Opens the store that a configuration names, for the agent of `node` if there is one. In the state directory, if there
+/// is one, it keeps what records said for the next start.
 ///
 /// # Errors
 /// It can never be a store. One that only fails now is opened and says so.
 pub async fn open_store(
     config: &config::Store,
+    node: Option<&NodeName>,
     state_dir: Option<&Path>,
 ) -> Result<Arc<dyn Store>, UnfitDirectory> {
-    let config::Store::File { path, allow_network_filesystem } = config;
-    let options = FileOptions {
-        allow_network_filesystem: *allow_network_filesystem,
-        last_good: state_dir.map(|directory| directory.join(LAST_GOOD_FILE_NAME)),
-        ..FileOptions::default()
-    };
-    Ok(Arc::new(FileStore::open(path, options).await?))
+    let last_good = state_dir.map(|directory| directory.join(LAST_GOOD_FILE_NAME));
+    let remote =
+        RemoteOptions { node: node.cloned(), last_good: last_good.clone(), ..RemoteOptions::default() };
+    Ok(match config {
+        config::Store::File { path, allow_network_filesystem } => {
+            let options = FileOptions {
+                allow_network_filesystem: *allow_network_filesystem,
+                last_good,
+                ..FileOptions::default()
+            };
+            Arc::new(FileStore::open(path, options).await?)
+        }
+        config::Store::Kubernetes { kubeconfig, context, namespace } => {
+            Arc::new(KubernetesStore::open(KubernetesOptions {
+                kubeconfig: kubeconfig.clone(),
+                context: context.clone(),
+                namespace: namespace.clone(),
+                remote,
+                ..KubernetesOptions::default()
+            }))
+        }
+        config::Store::Etcd(etcd) => Arc::new(EtcdStore::open(EtcdOptions {
+            endpoints: etcd.endpoints.clone(),
+            prefix: etcd.prefix.clone(),
+            ca_file: etcd.ca_file.clone(),
+            cert_file: etcd.cert_file.clone(),
+            key_file: etcd.key_file.clone(),
+            server_name: etcd.server_name.clone(),
+            username: etcd.username.clone(),
+            password_file: etcd.password_file.clone(),
+            remote,
+        })),
+    })
 }
 
 /// Runs an agent until it is told to end. `file` is where `config` came from, and is followed; `name_of` finds the
@@ -120,7 +150,9 @@ pub async fn run(
     beside.spawn(NamespaceLock::take()?.hold(stop.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), kernel = %release, "pairway starts");
 
-    let store = open_store(&config.store, Some(&config.state_dir)).await?;
+    // A name that is none is told by the agent itself.
+    let node = config.node.name.parse().ok();
+    let store = open_store(&config.store, node.as_ref(), Some(&config.state_dir)).await?;
     let marks = marks(&config.kernel);
     let kernel = Kernel::open(marks.clone()).map_err(DaemonError::Netlink)?;
     let kernel_events = Notifications::open(marks, kernel.ports()).map_err(DaemonError::Netlink)?;

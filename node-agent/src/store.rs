@@ -3,10 +3,18 @@
 //! In every store a claim is "create the record named after the block", so the store's own uniqueness is the
 //! lock. Losing the race is an outcome, not an error.
 
+pub mod etcd;
 pub mod file;
+mod kind;
+pub mod kubernetes;
+mod last_good;
 pub mod memory;
+mod overlap;
+mod rebuild;
 pub mod record;
+mod remote;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,6 +22,8 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
+pub use self::last_good::FILE_NAME as LAST_GOOD_FILE_NAME;
+pub use self::overlap::overlap;
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
 
 /// A store. Methods may be called at any time and from any task.
@@ -47,6 +57,11 @@ pub trait Store: Send + Sync {
     /// Creates the pool's record, or says what stands there.
     async fn ensure_pool(&self, pool: &PoolRecord) -> Result<PoolOutcome, StoreError>;
 
+    /// What else the store knows of this node; `None` for stores that know only what agents write.
+    fn node_facts(&self) -> Option<watch::Receiver<NodeFacts>> {
+        None
+    }
+
     /// Removes a pool's record; `Ok(false)` if a claim within the pool forbids that.
     async fn remove_pool(&self, cidr: IpNet) -> Result<bool, StoreError>;
 
@@ -56,12 +71,6 @@ pub trait Store: Send + Sync {
 
 /// After this a store forgets that a block was given back: the most that `blocks.reuseAfter` may be.
 pub const FORGET_RELEASED_AFTER: SignedDuration = SignedDuration::from_hours(24);
-
-/// Do two prefixes share an address?
-#[must_use]
-pub fn overlap(one: IpNet, other: IpNet) -> bool {
-    one.contains(&other) || other.contains(&one)
-}
 
 /// `Ok` while a store answers.
 pub type Health = Result<(), StoreTrouble>;
@@ -80,6 +89,17 @@ impl From<String> for StoreTrouble {
     fn from(text: String) -> Self {
         Self { text, detached: false }
     }
+}
+
+/// What a store knows of this agent's node besides its records: its Node object's labels and pod CIDRs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeFacts {
+    /// It has been read.
+    pub known: bool,
+    /// The node's labels.
+    pub labels: BTreeMap<String, String>,
+    /// The blocks that were given to it, in order.
+    pub blocks: Vec<Block>,
 }
 
 /// What became of a claim.
@@ -115,5 +135,7 @@ pub struct StoreError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+#[cfg(test)]
+pub(crate) mod servers;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -32,6 +32,11 @@ const PEER: &str = "{ name: tor, address: 192.0.2.1, asn: 65000 }";
 
 /// Key as the reference page names it, key as the change names it, what is replaced by what in `BEFORE` (a new
 /// line where nothing is replaced), and how it is taken over.
+/// The stores that a file without a word about them has not.
+const KUBERNETES: &str = "store: { kubernetes: { kubeconfig: /k, context: c, namespace: n } }";
+const ETCD: &str = "store: { etcd: { endpoints: [https://a:2379], prefix: /prefix, tls: { caFile: /ca, certFile: /cert, \
+    keyFile: /key, serverName: s }, auth: { username: u, passwordFile: /p } } }";
+
 const CHANGES: &[(&str, &str, &str, &str, Expected)] = &[
     ("version", "", "", "", Fixed),
     ("node.name", "node.name", "", "node: { name: other }", Restart),
@@ -46,6 +51,17 @@ const CHANGES: &[(&str, &str, &str, &str, Expected)] = &[
         "store: { file: { allowNetworkFilesystem: true } }",
         Restart,
     ),
+    ("store.kubernetes.kubeconfig", "store.kubernetes.kubeconfig", "/k,", "/l,", Restart),
+    ("store.kubernetes.context", "store.kubernetes.context", "context: c", "context: d", Restart),
+    ("store.kubernetes.namespace", "store.kubernetes.namespace", "namespace: n", "namespace: m", Restart),
+    ("store.etcd.endpoints", "store.etcd.endpoints", "//a:", "//b:", Restart),
+    ("store.etcd.prefix", "store.etcd.prefix", "/prefix", "/other", Restart),
+    ("store.etcd.tls.caFile", "store.etcd.tls.caFile", "/ca", "/da", Restart),
+    ("store.etcd.tls.certFile", "store.etcd.tls.certFile", "/cert", "/dert", Restart),
+    ("store.etcd.tls.keyFile", "store.etcd.tls.keyFile", "/key", "/ley", Restart),
+    ("store.etcd.tls.serverName", "store.etcd.tls.serverName", "serverName: s", "serverName: t", Restart),
+    ("store.etcd.auth.username", "store.etcd.auth.username", "username: u", "username: v", Restart),
+    ("store.etcd.auth.passwordFile", "store.etcd.auth.passwordFile", "/p }", "/q }", Restart),
     ("pools[].cidr", "pools", "10.244.0.0/16", "10.245.0.0/16", Live),
     (
         "pools[].blockPrefix",
@@ -133,13 +149,18 @@ fn every_key_once() {
             continue;
         }
         let to = to.replace("RULE", RULE);
-        let text = if from.is_empty() {
-            format!("{BEFORE}\n{to}\n")
-        } else {
-            assert!(BEFORE.contains(from), "{key}: `{from}` is not in the file");
-            BEFORE.replacen(from, &to, 1)
+        let base = match *key {
+            key if key.starts_with("store.kubernetes.") => format!("{BEFORE}\n{KUBERNETES}\n"),
+            key if key.starts_with("store.etcd.") => format!("{BEFORE}\n{ETCD}\n"),
+            _ => BEFORE.to_owned(),
         };
-        let changes: Vec<KeyChange> = before.changes(&read(&text));
+        let text = if from.is_empty() {
+            format!("{base}\n{to}\n")
+        } else {
+            assert!(base.contains(from), "{key}: `{from}` is not in the file");
+            base.replacen(from, &to, 1)
+        };
+        let changes: Vec<KeyChange> = read(&base).changes(&read(&text));
         assert_eq!(changes.len(), 1, "{key}: {changes:?}");
         let mode = match &changes[0].mode {
             ChangeMode::Live => Live,

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{
-    Bgp, BgpPeer, Blocks, Brake, Cni, Config, ConfigFile, Kernel, Masquerade, Node, NodeSelector, PathRule,
-    PathUse, Paths, Pool, Store, Underlay, UnderlaySelector, Vxlan,
+    Bgp, BgpPeer, BlockSource, Blocks, Brake, Cni, Config, ConfigFile, Etcd, Kernel, Masquerade, Node,
+    NodeSelector, PathRule, PathUse, Paths, Pool, Store, Underlay, UnderlaySelector, Vxlan,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::{btree_map, vec};
@@ -174,9 +174,42 @@ fn brake() -> impl Strategy<Value = Brake> {
     })
 }
 
+fn folder() -> impl Strategy<Value = PathBuf> {
+    "/[ -~]{0,20}x".prop_map(PathBuf::from)
+}
+
+fn store() -> impl Strategy<Value = Store> {
+    let file = (folder(), any::<bool>())
+        .prop_map(|(path, allow_network_filesystem)| Store::File { path, allow_network_filesystem });
+    let some = || option::of("[a-z]{1,9}");
+    let kubernetes = (option::of(folder()), some(), some())
+        .prop_map(|(kubeconfig, context, namespace)| Store::Kubernetes { kubeconfig, context, namespace });
+    let tls = option::of((folder(), option::of((folder(), folder())), some()));
+    let auth = option::of(("[a-z]{1,9}", folder()));
+    let etcd = (vec("[a-z]{1,9}:[1-9][0-9]{0,3}", 1..4), "(/[a-z]{1,5}){1,3}", tls, auth).prop_map(
+        |(hosts, prefix, tls, auth)| {
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let (ca_file, pair, server_name) =
+                tls.map_or((None, None, None), |(ca, pair, name)| (Some(ca), pair, name));
+            let (cert_file, key_file) = pair.unzip();
+            let (username, password_file) = auth.unzip();
+            Store::Etcd(Etcd {
+                endpoints: hosts.iter().map(|host| format!("{scheme}://{host}")).collect(),
+                prefix,
+                ca_file,
+                cert_file,
+                key_file,
+                server_name,
+                username,
+                password_file,
+            })
+        },
+    );
+    prop_oneof![file, kubernetes, etcd]
+}
+
 fn config() -> impl Strategy<Value = Config> {
-    let folder = || "/[ -~]{0,20}x".prop_map(PathBuf::from);
-    let places = (folder(), folder(), folder(), any::<bool>());
+    let places = (folder(), store(), folder(), any::<bool>());
     let http = (any::<[u8; 4]>().prop_filter("pools", |a| a[0] != 10), 9000..=u16::MAX);
     let blocks = (1..=256_u16, 0..=86_400_000_u64);
     let vxlan = (1..=0xff_ffff_u32, 1..=u16::MAX, any::<bool>()).prop_map(|(vni, port, guard)| Vxlan {
@@ -203,13 +236,22 @@ fn config() -> impl Strategy<Value = Config> {
                 (vxlan, masquerade, brake, cni),
                 blocks,
                 http,
-                (state, store, socket, network),
+                (state, store, socket, from_node),
             )| {
+                // Only Kubernetes gives blocks.
+                let source = match &store {
+                    Store::Kubernetes { .. } if from_node => BlockSource::NodeSpec,
+                    Store::Kubernetes { .. } | Store::File { .. } | Store::Etcd(_) => BlockSource::Claim,
+                };
                 Config {
                     node,
-                    store: Store::File { path: store, allow_network_filesystem: network },
+                    store,
                     pools,
-                    blocks: Blocks { per_node: blocks.0, reuse_after: Duration::from_millis(blocks.1) },
+                    blocks: Blocks {
+                        source,
+                        per_node: blocks.0,
+                        reuse_after: Duration::from_millis(blocks.1),
+                    },
                     paths,
                     bgp,
                     vxlan,
@@ -223,10 +265,10 @@ fn config() -> impl Strategy<Value = Config> {
                 }
             },
         )
-        .prop_filter("directories differ", |config| {
-            let Store::File { path, .. } = &config.store;
-            *path != config.state_dir
-        })
+        .prop_filter(
+            "directories differ",
+            |config| !matches!(&config.store, Store::File { path, .. } if *path == config.state_dir),
+        )
         .prop_filter("IP-in-IP goes over IPv4", |config| {
             let ipv6 = |selector: &UnderlaySelector| matches!(selector, UnderlaySelector::Cidr(IpNet::V6(_)));
             let only_ipv6 = matches!(&config.node.underlay, Underlay::Select(all) if all.iter().all(ipv6));

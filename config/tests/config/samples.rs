@@ -33,7 +33,9 @@ fn every_sample_is_read_and_written_and_read() {
         names,
         [
             "dual-stack.yaml",
+            "etcd.yaml",
             "ip-in-ip.yaml",
+            "kubernetes.yaml",
             "minimal.yaml",
             "outside-speaker.yaml",
             "overrides.yaml",

@@ -17,7 +17,7 @@ use crate::claims::{ClaimKeeper, Claims, HEARTBEAT, Release, Released};
 use crate::node::{Block, NodeName, NodeRecord, Snapshot};
 use crate::plan::Finding;
 use crate::status::CommandError;
-use crate::store::Store;
+use crate::store::{NodeFacts, Store};
 use crate::telemetry::chain;
 
 /// A sign of life that failed is given again after this time.
@@ -72,6 +72,8 @@ pub(super) struct Keeper {
     pub requests: mpsc::Receiver<Request>,
     pub blocks: watch::Sender<Option<Blocks>>,
     pub gate: NameGate,
+    /// What the store knows of the node; asked for when the keeper runs.
+    pub facts: Option<watch::Receiver<NodeFacts>>,
 }
 
 impl Keeper {
@@ -79,6 +81,7 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         let mut claims = ClaimKeeper::open(self.name.clone(), self.state_dir.clone()).await;
         let mut snapshots = self.store.snapshots();
+        self.facts = self.store.node_facts();
         let mut next_sign = Instant::now();
         let mut sign_problem = None;
         let mut request: Option<Request> = None;
@@ -162,6 +165,7 @@ impl Keeper {
         tokio::select! {
             Ok(()) = snapshots.changed() => true,
             Ok(()) = self.config.changed() => true,
+            Some(()) = news(&mut self.facts) => true,
             changed = self.record.changed() => changed.is_ok(),
             next = self.requests.recv() => {
                 *request = next;
@@ -199,6 +203,14 @@ impl Keeper {
             *old = new;
             changed
         });
+    }
+}
+
+/// What the store knows of this node has changed; `None` from a store that knows nothing of nodes.
+pub(super) async fn news(facts: &mut Option<watch::Receiver<NodeFacts>>) -> Option<()> {
+    match facts {
+        Some(facts) => facts.changed().await.ok(),
+        None => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! One pass: observe the kernel, make the world, plan, tell the speaker, reconcile the kernel.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -12,9 +13,24 @@ use super::planned::{self, Shared};
 use super::repairs::{self, Before};
 use super::{Agent, blocks, firewall, in_use, present, speaker};
 use crate::dataplane::Gone;
-use crate::node::{NodeName, Snapshot};
+use crate::node::{NodeName, NodeRecord, Snapshot};
 use crate::plan::{self, Finding, PairMemory, Plan, World};
+use crate::store::NodeFacts;
 use crate::telemetry::chain;
+
+/// The labels of the configuration, over those of the Node object. Until that has been read, over those of the last run.
+fn labels(
+    configured: &BTreeMap<String, String>,
+    facts: &NodeFacts,
+    stored: Option<&NodeRecord>,
+) -> BTreeMap<String, String> {
+    let mut labels = match stored {
+        Some(stored) if !facts.known => stored.labels.clone(),
+        Some(_) | None => facts.labels.clone(),
+    };
+    labels.extend(configured.clone());
+    labels
+}
 
 impl Agent {
     /// Looks, acts, and publishes what came of it.
@@ -79,6 +95,11 @@ impl Agent {
         let mut own =
             plan::own_record(&self.name, &self.config, &self.state.local, &self.state.tunnels.offered);
         own.instance = self.runs.ids.first().cloned();
+        if let Some(facts) = &self.facts {
+            let stored =
+                snapshot.as_ref().and_then(|snapshot| snapshot.nodes.get(&self.name)).map(AsRef::as_ref);
+            own.labels = labels(&own.labels, &facts.borrow(), stored);
+        }
         if !self.state.local.is_empty() {
             self.wanted_record.send_if_modified(|wanted| {
                 let changed = wanted.as_ref() != Some(&own);

@@ -84,9 +84,13 @@ impl Agent {
 }
 
 fn store_text(store: &config::Store, health: &Health) -> String {
-    let config::Store::File { path, .. } = store;
+    let name = match store {
+        config::Store::File { path, .. } => format!("file {}", path.display()),
+        config::Store::Kubernetes { .. } => "kubernetes".to_owned(),
+        config::Store::Etcd(etcd) => format!("etcd {}", etcd.endpoints.join(",")),
+    };
     match health {
-        Ok(()) => format!("file {}", path.display()),
-        Err(problem) => format!("file {}: {problem}", path.display()),
+        Ok(()) => name,
+        Err(problem) => format!("{name}: {problem}"),
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use vxlan::{Observed, State};
 
-use crate::store::file::LAST_GOOD_FILE_NAME;
+use crate::store::LAST_GOOD_FILE_NAME;
 use crate::{claims, durable, originals};
 
 /// The state directory, locked for as long as this value lives.

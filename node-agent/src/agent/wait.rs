@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::speaker::{self, News};
-use super::{Agent, Task};
+use super::{Agent, Task, blocks};
 use crate::status::{Command, Condition};
 
 /// Why the loop goes on.
@@ -71,6 +71,7 @@ impl Agent {
                     Err(error) => Wake::Deaf(error),
                 },
                 Ok(()) = self.health.changed() => Wake::Pass,
+                Some(()) = blocks::news(&mut self.facts) => Wake::Pass,
                 () = trouble => Wake::Publish,
                 news = self.bgp.changed() => match news {
                     News::Routes | News::Started => Wake::Pass,

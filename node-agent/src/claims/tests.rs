@@ -14,16 +14,16 @@ use crate::store::memory::MemoryStore;
 use crate::store::tests::{at, block, claim_of, name, pool_of, record_of};
 
 /// One node: its keeper, its view of the store, its state directory and its clock.
-struct Node {
-    store: MemoryStore,
+pub(crate) struct Node {
+    pub(crate) store: MemoryStore,
     keeper: ClaimKeeper,
-    config: Config,
+    pub(crate) config: Config,
     record: NodeRecord,
     directory: TempDir,
     now: Timestamp,
 }
 
-const POOL: &str = "{ cidr: 10.244.0.0/16, blockPrefix: 24 }";
+pub(crate) const POOL: &str = "{ cidr: 10.244.0.0/16, blockPrefix: 24 }";
 
 fn config(pools: &[&str], blocks: &str) -> Config {
     let pools: String = pools.iter().map(|pool| format!("  - {pool}\n")).collect();
@@ -31,20 +31,45 @@ fn config(pools: &[&str], blocks: &str) -> Config {
     ConfigFile::parse(&text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}")).for_node("n1")
 }
 
+/// An agent's loop, as far as claims go: until it has its block of /24 of the pool and nothing is left to do. Whatever fails
+/// meanwhile is tried again.
+pub(crate) async fn run_until_claimed(
+    store: &dyn Store,
+    node: &str,
+    directory: PathBuf,
+    pool: &str,
+) -> Block {
+    let mut keeper = ClaimKeeper::open(name(node), directory).await;
+    let config = config(&[&format!("{{ cidr: {pool}, blockPrefix: 24 }}")], "perNode: 1");
+    let mut snapshots = store.snapshots();
+    snapshots.wait_for(Option::is_some).await.unwrap();
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone().unwrap();
+        let claims = keeper.pass(store, &config, &record_of(node), &snapshot, Timestamp::now()).await;
+        match claims.retry_after {
+            None => {
+                assert_eq!(claims.conditions, []);
+                return claims.held[0].block;
+            }
+            Some(pause) => drop(tokio::time::timeout(pause, snapshots.changed()).await),
+        }
+    }
+}
+
 impl Node {
-    async fn new(node: &str, store: &MemoryStore, pools: &[&str]) -> Self {
+    pub(crate) async fn new(node: &str, store: &MemoryStore, pools: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let keeper = ClaimKeeper::open(name(node), directory.path().to_owned()).await;
         let config = config(pools, "perNode: 1");
         Self { store: store.another_view(), keeper, config, record: record_of(node), directory, now: at(0) }
     }
 
-    async fn pass(&mut self) -> Claims {
+    pub(crate) async fn pass(&mut self) -> Claims {
         let snapshot = self.snapshot();
         self.keeper.pass(&self.store, &self.config, &self.record, &snapshot, self.now).await
     }
 
-    async fn claim_more(&mut self, pool: Option<&str>) -> Result<Vec<Block>, CommandError> {
+    pub(crate) async fn claim_more(&mut self, pool: Option<&str>) -> Result<Vec<Block>, CommandError> {
         let snapshot = self.snapshot();
         let pool = pool.map(|pool| pool.parse().unwrap());
         self.keeper.claim_more(&self.store, &self.config, &self.record, &snapshot, pool, self.now).await
@@ -75,7 +100,7 @@ impl Node {
     }
 }
 
-fn kinds(claims: &Claims) -> Vec<(&str, &str)> {
+pub(crate) fn kinds(claims: &Claims) -> Vec<(&str, &str)> {
     claims.conditions.iter().map(|condition| (condition.kind, condition.subject.as_str())).collect()
 }
 
@@ -101,6 +126,26 @@ async fn the_first_pass_makes_record_pools_and_claims() {
     node.restart().await;
     assert_eq!(node.pass().await, claims);
     assert_eq!(node.store.calls(), calls, "nor has a restart");
+}
+
+#[tokio::test]
+async fn a_claim_that_was_not_answered_is_asked_for_again_before_any_other() {
+    let store = MemoryStore::new();
+    let mut node = Node::new("n1", &store, &[POOL]).await;
+    node.store.fail_next_of("claim", 1);
+    node.pass().await;
+    // It is made, the answer is lost, and no snapshot shows it.
+    store.pause();
+    node.store.lose_next_answers(1);
+    assert_eq!(node.pass().await.held, []);
+    let made: Vec<Block> = store.contents().claims.keys().copied().collect();
+    assert_eq!(made.len(), 1);
+    // Another pool comes first by now.
+    node.config = config(&["{ cidr: 10.99.0.0/16, blockPrefix: 24 }", POOL], "perNode: 1");
+    assert_eq!(node.pass().await.blocks(), made);
+    store.resume();
+    assert_eq!(node.pass().await.blocks(), made);
+    assert_eq!(store.contents().claims.len(), 1);
 }
 
 #[tokio::test]

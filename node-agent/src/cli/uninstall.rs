@@ -1,6 +1,7 @@
 //! `pairway uninstall`
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use vxlan::netlink::Kernel;
@@ -13,10 +14,13 @@ use crate::api::reply::Uninstalled;
 use crate::api::socket;
 use crate::claims;
 use crate::daemon;
-use crate::node::NodeName;
-use crate::store::file;
+use crate::node::{Block, NodeName};
+use crate::store::{Store, file};
 use crate::telemetry::chain;
 use crate::uninstall::Uninstall;
+
+/// How long a server may take for its first answer.
+const STORE_WITHIN: Duration = Duration::from_secs(15);
 
 /// What to uninstall.
 #[derive(Debug, Args)]
@@ -50,13 +54,22 @@ pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed
     };
     let mut kernel = Kernel::open(daemon::marks(&config.kernel))
         .map_err(|error| failed("kernel", format!("can't talk to the kernel by netlink: {error}")))?;
-    let lost = if arguments.force { None } else { lost_store(&config, &node) };
-    let store = if lost.is_none() && store_stands(&config.store) {
-        let opened = daemon::open_store(&config.store, None).await;
+    let mut lost = if arguments.force { None } else { lost_directory(&config, &node) };
+    let mut store = if lost.is_none() && store_stands(&config.store) {
+        let opened = daemon::open_store(&config.store, None, None).await;
         Some(opened.map_err(|error| failed("store", chain(&error)))?)
     } else {
         None
     };
+    if let Some(opened) = store.as_deref()
+        && !arguments.force
+        && !matches!(config.store, config::Store::File { .. })
+    {
+        lost = lost_server(&config, &node, opened).await;
+        if lost.is_some() {
+            store = None;
+        }
+    }
     let uninstall = Uninstall {
         node: &node,
         state_dir: &config.state_dir,
@@ -81,26 +94,48 @@ pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed
 
 /// A directory without records holds nothing to give back, and opening it would make some.
 fn store_stands(store: &config::Store) -> bool {
-    let config::Store::File { path, .. } = store;
-    file::holds_records(path)
+    match store {
+        config::Store::File { path, .. } => file::holds_records(path),
+        config::Store::Kubernetes { .. } | config::Store::Etcd(_) => true,
+    }
 }
 
-/// Why this can't be the store that this node's blocks are in. Looks only.
-fn lost_store(config: &config::Config, node: &NodeName) -> Option<String> {
-    let config::Store::File { path, .. } = &config.store;
-    let (what, hint) = ("nothing was given back and nothing is forgotten", "--force forgets the blocks here");
+/// Why this directory can't be the store that this node's blocks are in. Looks only.
+fn lost_directory(config: &config::Config, node: &NodeName) -> Option<String> {
+    let config::Store::File { path, .. } = &config.store else { return None };
     match claims::remembered(&config.state_dir, node) {
         Ok(blocks) if blocks.is_empty() || file::knows(path, node, &blocks) => None,
-        Ok(blocks) => {
-            let blocks: Vec<String> = blocks.iter().map(ToString::to_string).collect();
-            Some(format!(
-                "{} shows neither this node's record nor its blocks ({}), is the store mounted? {what}; {hint}",
-                path.display(),
-                blocks.join(", ")
-            ))
-        }
-        Err(error) => Some(format!("can't tell which blocks this node holds: {error}; {what}; {hint}")),
+        Ok(blocks) => Some(shows_nothing(&path.display().to_string(), &blocks, "is the store mounted?")),
+        Err(error) => Some(cannot_tell(&error)),
     }
+}
+
+/// The same of a store on a server. One that does not answer is told later.
+async fn lost_server(config: &config::Config, node: &NodeName, store: &dyn Store) -> Option<String> {
+    let blocks = match claims::remembered(&config.state_dir, node) {
+        Ok(blocks) if blocks.is_empty() => return None,
+        Ok(blocks) => blocks,
+        Err(error) => return Some(cannot_tell(&error)),
+    };
+    let mut snapshots = store.snapshots();
+    let first = tokio::time::timeout(STORE_WITHIN, snapshots.wait_for(Option::is_some)).await;
+    let Ok(Ok(snapshot)) = first else { return None };
+    let snapshot = snapshot.clone()?;
+    let is_known =
+        snapshot.nodes.contains_key(node) || blocks.iter().any(|block| snapshot.claims.contains_key(block));
+    (!is_known).then(|| shows_nothing("the store", &blocks, "is it the right one?"))
+}
+
+const KEPT: &str = "nothing was given back and nothing is forgotten; --force forgets the blocks here";
+
+fn shows_nothing(store: &str, blocks: &[Block], question: &str) -> String {
+    let blocks: Vec<String> = blocks.iter().map(ToString::to_string).collect();
+    let blocks = blocks.join(", ");
+    format!("{store} shows neither this node's record nor its blocks ({blocks}), {question} {KEPT}")
+}
+
+fn cannot_tell(error: &impl std::fmt::Display) -> String {
+    format!("can't tell which blocks this node holds: {error}; {KEPT}")
 }
 
 /// What an agent that was killed has left: binding replaces it, dropping removes it.
@@ -143,7 +178,7 @@ mod tests {
             config::ConfigFile::parse(&text, "test.yaml").unwrap_or_else(|errors| panic!("{errors}"));
         let config = config.for_node("n1");
         let node: NodeName = "n1".parse().unwrap();
-        assert_eq!(lost_store(&config, &node), None, "it never ran");
+        assert_eq!(lost_directory(&config, &node), None, "it never ran");
         std::fs::create_dir(&state).unwrap();
         let memory = state.join(claims::FILE_NAME);
         std::fs::write(
@@ -152,7 +187,7 @@ mod tests {
         )
         .unwrap();
         let is_lost =
-            || lost_store(&config, &node).is_some_and(|text| text.contains("is the store mounted?"));
+            || lost_directory(&config, &node).is_some_and(|text| text.contains("is the store mounted?"));
         assert!(is_lost(), "there is none");
         std::fs::create_dir(&path).unwrap();
         assert!(is_lost(), "it is bare");
@@ -161,13 +196,13 @@ mod tests {
         std::fs::create_dir(path.join("claims")).unwrap();
         assert!(is_lost() && store_stands(&config.store), "another store");
         std::fs::write(path.join("claims/10-244-1-0-24.json"), "").unwrap();
-        assert_eq!(lost_store(&config, &node), None);
+        assert_eq!(lost_directory(&config, &node), None);
         std::fs::remove_dir_all(path.join("claims")).unwrap();
         std::fs::create_dir(path.join("nodes")).unwrap();
         std::fs::write(path.join("nodes/n1.json"), "").unwrap();
-        assert_eq!(lost_store(&config, &node), None);
+        assert_eq!(lost_directory(&config, &node), None);
         std::fs::write(&memory, "{").unwrap();
-        assert!(lost_store(&config, &node).is_some_and(|text| text.contains("claims.json")));
+        assert!(lost_directory(&config, &node).is_some_and(|text| text.contains("claims.json")));
     }
 
     #[test]

@@ -27,6 +27,9 @@ mod filters;
 mod modules;
 mod ports;
 
+/// A store on a server has this long to answer.
+const STORE_WITHIN: std::time::Duration = std::time::Duration::from_secs(8);
+
 /// Looks at this machine as the agent of this configuration would find it.
 #[must_use]
 pub fn facts(config: &Config, node: &NodeName) -> Facts {
@@ -158,9 +161,11 @@ fn bgp_addresses(config: &Config, underlay: &Choice) -> Vec<IpAddr> {
 }
 
 fn records(config: &Config) -> Known<Vec<Record>> {
-    let config::Store::File { path, .. } = &config.store;
-    let records = peek::nodes(path)
-        .map_err(|error| format!("the store at {} can't be read: {error}", path.display()))?;
+    let records = match &config.store {
+        config::Store::File { path, .. } => peek::nodes(path)
+            .map_err(|error| format!("the store at {} can't be read: {error}", path.display()))?,
+        store @ (config::Store::Kubernetes { .. } | config::Store::Etcd(_)) => served_records(store)?,
+    };
     let record = |record: crate::node::NodeRecord| Record {
         addresses: [record.underlay.ipv4.map(IpNet::V4), record.underlay.ipv6.map(IpNet::V6)]
             .into_iter()
@@ -171,18 +176,52 @@ fn records(config: &Config) -> Known<Vec<Record>> {
     Ok(records.into_iter().map(record).collect())
 }
 
+/// The node records of a store on a server. In a runtime of its own, for whoever looks may be in one.
+fn served_records(store: &config::Store) -> Known<Vec<crate::node::NodeRecord>> {
+    let look = || -> Known<Vec<crate::node::NodeRecord>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("the store can't be asked: {error}"))?;
+        runtime.block_on(async {
+            let opened = daemon::open_store(store, None, None).await.map_err(|error| chain(&error))?;
+            let mut snapshots = opened.snapshots();
+            let first = snapshots.wait_for(Option::is_some);
+            match tokio::time::timeout(STORE_WITHIN, first).await {
+                Ok(Ok(snapshot)) => {
+                    let nodes = snapshot.iter().flat_map(|snapshot| snapshot.nodes.values());
+                    Ok(nodes.map(|node| crate::node::NodeRecord::clone(node)).collect())
+                }
+                Ok(Err(_)) | Err(_) => {
+                    let trouble = opened.health().borrow().clone().err();
+                    let why = trouble
+                        .map_or_else(|| format!("no answer within {STORE_WITHIN:?}"), |trouble| trouble.text);
+                    Err(format!("the store can't be read: {why}"))
+                }
+            }
+        })
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(look).join().unwrap_or_else(|_| Err("the store can't be asked".to_owned()))
+    })
+}
+
 fn folders(config: &Config) -> Vec<Folder> {
-    let config::Store::File { path, allow_network_filesystem } = &config.store;
     let folder = |purpose, path: &Path| Folder { purpose, path: path.to_owned(), trouble: trouble(path) };
-    let mut store = folder(Purpose::Store, path);
-    if store.trouble.is_none()
-        && !allow_network_filesystem
-        && let Ok(Some(kind)) = peek::network_filesystem(&standing(path))
-    {
-        store.trouble = Some(format!("it is on {kind}, a network filesystem, which is refused"));
+    let mut folders = vec![folder(Purpose::State, &config.state_dir)];
+    if let config::Store::File { path, allow_network_filesystem } = &config.store {
+        let mut store = folder(Purpose::Store, path);
+        if store.trouble.is_none()
+            && !allow_network_filesystem
+            && let Ok(Some(kind)) = peek::network_filesystem(&standing(path))
+        {
+            store.trouble = Some(format!("it is on {kind}, a network filesystem, which is refused"));
+        }
+        folders.push(store);
     }
     let socket = config.api_socket.parent().unwrap_or(Path::new("/"));
-    vec![folder(Purpose::State, &config.state_dir), store, folder(Purpose::Socket, socket)]
+    folders.push(folder(Purpose::Socket, socket));
+    folders
 }
 
 /// The path, or the nearest folder above it that exists.

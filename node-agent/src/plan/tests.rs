@@ -30,7 +30,11 @@ pub(crate) fn config(name: &str) -> Config {
         },
         store: config::Store::File { path: "/nowhere".into(), allow_network_filesystem: false },
         pools: vec![pool("10.244.0.0/16", 24)],
-        blocks: Blocks { per_node: 1, reuse_after: Duration::from_secs(600) },
+        blocks: Blocks {
+            source: config::BlockSource::Claim,
+            per_node: 1,
+            reuse_after: Duration::from_secs(600),
+        },
         paths: Paths {
             same_subnet: PathUse::Bgp,
             cross_subnet: PathUse::Vxlan,

@@ -24,18 +24,16 @@ use tokio::task::JoinSet;
 
 use self::filesystem::Trouble;
 pub use self::filesystem::UnfitDirectory;
-pub use self::last_good::FILE_NAME as LAST_GOOD_FILE_NAME;
 use self::records::Records;
+use super::kind::Kind;
 use super::record::Encoding;
 use super::{ClaimOutcome, Health, PoolOutcome, Store, StoreError, StoreTrouble};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
 
 mod filesystem;
 mod home;
-mod last_good;
 pub(crate) mod peek;
 mod read;
-mod rebuild;
 mod records;
 mod scan;
 mod watch_directory;
@@ -102,33 +100,6 @@ struct Shared {
 struct Troubles {
     reading: Option<StoreTrouble>,
     writing: Option<StoreTrouble>,
-}
-
-/// Kinds of records: one directory each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Node,
-    Claim,
-    Pool,
-    Released,
-}
-
-impl Kind {
-    const ALL: [Self; 4] = [Self::Node, Self::Claim, Self::Pool, Self::Released];
-
-    fn directory(self) -> &'static str {
-        match self {
-            Self::Node => "nodes",
-            Self::Claim => "claims",
-            Self::Pool => "pools",
-            Self::Released => "released",
-        }
-    }
-
-    /// The record's name in reports.
-    fn record(self, stem: &str) -> String {
-        format!("{}/{stem}", self.directory())
-    }
 }
 
 /// Is there a directory that has been a store? Only looks.

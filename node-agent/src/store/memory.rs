@@ -13,7 +13,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{ClaimOutcome, FORGET_RELEASED_AFTER, Health, PoolOutcome, Store, StoreError, overlap};
+use super::{
+    ClaimOutcome, FORGET_RELEASED_AFTER, Health, NodeFacts, PoolOutcome, Store, StoreError, overlap,
+};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
 
 /// One agent's view of a store in memory. Clones are the same view.
@@ -41,6 +43,7 @@ struct Contents {
 struct View {
     faults: Mutex<Faults>,
     health: watch::Sender<Health>,
+    facts: watch::Sender<NodeFacts>,
 }
 
 #[derive(Debug, Default)]
@@ -120,6 +123,11 @@ impl MemoryStore {
     /// The same, with all that can be said.
     pub fn report(&self, health: Health) {
         drop(self.view.health.send_replace(health));
+    }
+
+    /// What [`Store::node_facts`] of this view says; nothing before the first call.
+    pub fn set_node_facts(&self, facts: NodeFacts) {
+        drop(self.view.facts.send_replace(facts));
     }
 
     /// Snapshots stop; the contents still change.
@@ -224,7 +232,7 @@ impl MemoryStore {
 
 impl Default for View {
     fn default() -> Self {
-        Self { faults: Mutex::default(), health: watch::Sender::new(Ok(())) }
+        Self { faults: Mutex::default(), health: watch::Sender::new(Ok(())), facts: watch::Sender::default() }
     }
 }
 
@@ -236,6 +244,12 @@ impl Store for MemoryStore {
 
     fn health(&self) -> watch::Receiver<Health> {
         self.view.health.subscribe()
+    }
+
+    fn node_facts(&self) -> Option<watch::Receiver<NodeFacts>> {
+        let facts = self.view.facts.subscribe();
+        let known = facts.borrow().known;
+        known.then_some(facts)
     }
 
     async fn publish(&self, record: &NodeRecord) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::schema::{ClaimDto, NodeDto, PoolDto, ReleasedDto};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Underlay};
 
 /// Version of the records that this build writes.
@@ -262,66 +263,6 @@ pub fn released(block: Block, bytes: &[u8]) -> Result<Decoded<Timestamp>, Record
     Ok(Decoded { record, newer })
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NodeDto {
-    version: u32,
-    name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    underlay_ipv4: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    underlay_ipv6: Option<String>,
-    asn: u64,
-    router_id: String,
-    bgp_port: u64,
-    vni: u64,
-    vxlan_port: u64,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    capabilities: BTreeSet<String>,
-    #[serde(default)]
-    common_digest: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    instance: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    contender: Option<String>,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, Value>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ClaimDto {
-    version: u32,
-    block: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    holder: Option<String>,
-    claimed_at: String,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, Value>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PoolDto {
-    version: u32,
-    cidr: String,
-    block_prefix: u64,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, Value>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReleasedDto {
-    version: u32,
-    block: String,
-    released_at: String,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, Value>,
-}
-
 /// The version is looked at first: it says in the error which side is the newer one.
 #[derive(Deserialize)]
 struct VersionDto {
@@ -417,5 +358,6 @@ fn host_address(field: &'static str, text: &str, address: IpAddr, length: u8) ->
     Ok(())
 }
 
+pub(in crate::store) mod schema;
 #[cfg(test)]
 mod tests;

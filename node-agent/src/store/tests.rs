@@ -7,7 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
+use super::etcd::EtcdStore;
 use super::file::{FileOptions, FileStore};
+use super::kubernetes::KubernetesStore;
 use super::memory::MemoryStore;
 use super::*;
 use crate::node::Underlay;
@@ -67,7 +69,10 @@ pub(crate) async fn until(
     .await;
     match found {
         Ok(snapshot) => snapshot,
-        Err(_) => panic!("no snapshot with {what}: {:?}", store.snapshots().borrow()),
+        Err(_) => {
+            let shown = format!("{:?}", store.snapshots().borrow());
+            panic!("no snapshot with {what}: {}", shown.chars().take(2000).collect::<String>())
+        }
     }
 }
 
@@ -76,6 +81,18 @@ struct Two {
     one: Arc<dyn Store>,
     other: Arc<dyn Store>,
     _directory: Option<tempfile::TempDir>,
+}
+
+async fn in_etcd() -> Two {
+    let options = etcd::tests::options_of_its_own().await;
+    let (one, other) = (EtcdStore::open(options.clone()), EtcdStore::open(options));
+    Two { one: Arc::new(one), other: Arc::new(other), _directory: None }
+}
+
+async fn in_kubernetes() -> Two {
+    let options = kubernetes::tests::options_of_its_own().await;
+    let (one, other) = (KubernetesStore::open(options.clone()), KubernetesStore::open(options));
+    Two { one: Arc::new(one), other: Arc::new(other), _directory: None }
 }
 
 async fn file() -> Two {
@@ -97,6 +114,14 @@ macro_rules! promises {
         mod of_file { $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $promise() { super::$promise(super::file().await).await; }
+        )* }
+        mod of_etcd { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() { super::$promise(super::in_etcd().await).await; }
+        )* }
+        mod of_kubernetes { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() { super::$promise(super::in_kubernetes().await).await; }
         )* }
         mod of_memory { $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,19 @@ use std::path::Path;
 const PAGE: &str = include_str!("../../../docs/conditions.md");
 
 /// Words of this form in the sources that are no conditions.
-const OTHERS: [&str; 2] = ["BeeGFS", "ConfigSource"];
+const OTHERS: [&str; 11] = [
+    "BeeGFS",
+    "BlockClaim",
+    "BlockPool",
+    "BlockRelease",
+    "ConfigSource",
+    "CustomResourceDefinition",
+    "IPv4",
+    "IPv6",
+    "NodeRecord",
+    "NotFound",
+    "ServiceAccount",
+];
 
 #[test]
 fn every_condition_is_explained_and_nothing_else() {

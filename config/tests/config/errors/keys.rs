@@ -108,23 +108,131 @@ fn wrong_types() {
 }
 
 #[test]
-fn what_this_version_has_not() {
+fn stores_on_servers() {
     beside_a_pool(
-        "store: { kubernetes: {} }\n",
+        "store: { file: {}, etcd: { endpoints: [http://192.0.2.1:2379] } }\n",
         expect![[r#"
-        pairway.yaml:2:10: store.kubernetes: `kubernetes` is not in this version
-            2 | store: { kubernetes: {} }
-              |          ^^^^^^^^^^ the Kubernetes store will come; remove the key
+        pairway.yaml:2:26: store.etcd: store.file and store.etcd are given
+            2 | store: { file: {}, etcd: { endpoints: [http://192.0.2.1:2379] } }
+              |                          ^ records live in one store: remove the others
+    "#]],
+    );
+    beside_a_pool(
+        "store: { etcd: {} }\n",
+        expect![[r#"
+        pairway.yaml:2:16: store.etcd: the key `endpoints` is missing
+            2 | store: { etcd: {} }
+              |                ^ add it: the members, as `https://HOST:PORT` or `http://HOST:PORT`
     "#]],
     );
     beside_a_pool(
         "store: { etcd: { endpoints: [] } }\n",
         expect![[r#"
-        pairway.yaml:2:10: store.etcd: `etcd` is not in this version
+        pairway.yaml:2:29: store.etcd.endpoints: the list has 0 entries
             2 | store: { etcd: { endpoints: [] } }
-              |          ^^^^ the etcd store will come; remove the key
+              |                             ^ write at least 1
     "#]],
     );
+    beside_a_pool(
+        "store: { etcd: { endpoints: [192.0.2.1:2379] } }\n",
+        expect![[r#"
+        pairway.yaml:2:30: store.etcd.endpoints[0]: `192.0.2.1:2379` is no endpoint
+            2 | store: { etcd: { endpoints: [192.0.2.1:2379] } }
+              |                              ^^^^^^^^^^^^^^ write https://HOST:PORT, for example https://192.0.2.1:2379 or https://[2001:db8::1]:2379
+    "#]],
+    );
+    beside_a_pool(
+        "store: { etcd: { endpoints: [https://192.0.2.1] } }\n",
+        expect![[r#"
+        pairway.yaml:2:30: store.etcd.endpoints[0]: `https://192.0.2.1` has no port
+            2 | store: { etcd: { endpoints: [https://192.0.2.1] } }
+              |                              ^^^^^^^^^^^^^^^^^ write https://HOST:PORT, for example https://192.0.2.1:2379 or https://[2001:db8::1]:2379
+    "#]],
+    );
+    beside_a_pool(
+        "store: { etcd: { endpoints: [https://192.0.2.1:2379] } }\n",
+        expect![[r#"
+        pairway.yaml:2:16: store.etcd.tls.caFile: https without `tls.caFile`
+            2 | store: { etcd: { endpoints: [https://192.0.2.1:2379] } }
+              |                ^ name the file with the authority that the members' certificates are checked against
+    "#]],
+    );
+    beside_a_pool(
+        "store: { etcd: { endpoints: [http://192.0.2.1:2379, https://192.0.2.2:2379], tls: { caFile: /ca } } }\n",
+        expect![[r#"
+            pairway.yaml:2:30: store.etcd.endpoints[0]: some endpoints are https and some are http
+                2 | store: { etcd: { endpoints: [http://192.0.2.1:2379, https://192.0.2.2:2379], tls: { caFile: /ca } } 
+                  |                              ^^^^^^^^^^^^^^^^^^^^^ use one of the two for all of them
+        "#]],
+    );
+    beside_a_pool(
+        "store: { etcd: { endpoints: [http://192.0.2.1:2379], prefix: pairway/ } }\n",
+        expect![[r#"
+            pairway.yaml:2:62: store.etcd.prefix: `pairway/` is no prefix of keys
+                2 | store: { etcd: { endpoints: [http://192.0.2.1:2379], prefix: pairway/ } }
+                  |                                                              ^^^^^^^^ write parts of letters, digits, `-`, `_` and `.`, each after a slash: /pairway or /clusters/a
+        "#]],
+    );
+    beside_a_pool(
+        "store: { etcd: { endpoints: [http://192.0.2.1:2379], tls: { caFile: /ca } } }\n",
+        expect![[r#"
+            pairway.yaml:2:69: store.etcd.tls.caFile: `caFile` is for https, and the endpoints are http
+                2 | store: { etcd: { endpoints: [http://192.0.2.1:2379], tls: { caFile: /ca } } }
+                  |                                                                     ^^^ write the endpoints as https://HOST:PORT, or remove it
+        "#]],
+    );
+    beside_a_pool(
+        "store: { etcd: { endpoints: [https://192.0.2.1:2379], tls: { caFile: /ca, certFile: /cert } } }\n",
+        expect![[r#"
+            pairway.yaml:2:85: store.etcd.tls.certFile: a certificate without its key
+                2 | store: { etcd: { endpoints: [https://192.0.2.1:2379], tls: { caFile: /ca, certFile: /cert } } }
+                  |                                                                                     ^^^^^ add tls.keyFile
+        "#]],
+    );
+    beside_a_pool(
+        "store: { etcd: { endpoints: [http://192.0.2.1:2379], auth: { username: pairway } } }\n",
+        expect![[r#"
+            pairway.yaml:2:72: store.etcd.auth.username: a user without a password
+                2 | store: { etcd: { endpoints: [http://192.0.2.1:2379], auth: { username: pairway } } }
+                  |                                                                        ^^^^^^^ add auth.passwordFile
+        "#]],
+    );
+    beside_a_pool(
+        "store: { etcd: { endpoints: [http://192.0.2.1:2379], auth: { passwordFile: /password } } }\n",
+        expect![[r#"
+            pairway.yaml:2:76: store.etcd.auth.passwordFile: a password without a user
+                2 | store: { etcd: { endpoints: [http://192.0.2.1:2379], auth: { passwordFile: /password } } }
+                  |                                                                            ^^^^^^^^^ add auth.username
+        "#]],
+    );
+    beside_a_pool(
+        "store: { kubernetes: { namespace: Kube_System } }\n",
+        expect![[r#"
+        pairway.yaml:2:35: store.kubernetes.namespace: `Kube_System` is no namespace
+            2 | store: { kubernetes: { namespace: Kube_System } }
+              |                                   ^^^^^^^^^^^ use lower-case letters, digits and `-`, at most 63, a letter or digit at both ends
+    "#]],
+    );
+    beside_a_pool(
+        "blocks: { source: nodeSpec }\n",
+        expect![[r#"
+        pairway.yaml:2:19: blocks.source: `nodeSpec` takes the blocks from the node's Node object, and the store is not Kubernetes
+            2 | blocks: { source: nodeSpec }
+              |                   ^^^^^^^^ set store.kubernetes, or claim blocks from the pools: `claim`
+    "#]],
+    );
+    beside_a_pool(
+        "store: { kubernetes: { kubeconfig: kubeconfig } }\n",
+        expect![[r#"
+        pairway.yaml:2:36: store.kubernetes.kubeconfig: `kubeconfig` is not an absolute path
+            2 | store: { kubernetes: { kubeconfig: kubeconfig } }
+              |                                    ^^^^^^^^^^ begin with `/`
+    "#]],
+    );
+}
+
+#[test]
+fn what_this_version_has_not() {
     beside_a_pool(
         "paths: { sameSubnet: wireguard, crossSubnet: wireguard }\n",
         expect![[r#"
@@ -151,14 +259,6 @@ fn what_this_version_has_not() {
                 2 | paths: { rules: [{ between: [{}, {}], use: wireguard }] }
                   |                                            ^^^^^^^^^ WireGuard will come; now use `bgp`, `direct`, `vxlan`, `ipip` or `none`
         "#]],
-    );
-    beside_a_pool(
-        "blocks: { source: nodeSpec }\n",
-        expect![[r#"
-        pairway.yaml:2:19: blocks.source: `nodeSpec` is not in this version
-            2 | blocks: { source: nodeSpec }
-              |                   ^^^^^^^^ blocks from the nodes' specifications will come; now use `claim`
-    "#]],
     );
     beside_a_pool(
         "mtu: uniform\nfirewall: { insertAccept: true }\n",

@@ -9,25 +9,8 @@ use crate::store::file::{FileOptions, FileStore};
 
 const AGENTS: usize = 100;
 
-/// An agent's loop, as far as claims go: until it has its block and nothing is left to do.
-async fn run_until_claimed(store: &dyn Store, node: &str, directory: PathBuf) -> Block {
-    let mut keeper = ClaimKeeper::open(name(node), directory).await;
-    // Little room: 128 blocks for 100 nodes.
-    let config = config(&["{ cidr: 10.244.0.0/17, blockPrefix: 24 }"], "perNode: 1");
-    let mut snapshots = store.snapshots();
-    snapshots.wait_for(Option::is_some).await.unwrap();
-    loop {
-        let snapshot = snapshots.borrow_and_update().clone().unwrap();
-        let claims = keeper.pass(store, &config, &record_of(node), &snapshot, Timestamp::now()).await;
-        match claims.retry_after {
-            None => {
-                assert_eq!(claims.conditions, []);
-                return claims.held[0].block;
-            }
-            Some(pause) => drop(tokio::time::timeout(pause, snapshots.changed()).await),
-        }
-    }
-}
+/// Little room: 128 blocks for 100 nodes.
+const CROWDED: &str = "10.244.0.0/17";
 
 fn all_distinct(blocks: &BTreeMap<String, Block>, contents: &Snapshot) {
     let distinct: BTreeSet<&Block> = blocks.values().collect();
@@ -46,7 +29,8 @@ async fn as_tasks_on_the_store_in_memory() {
     for number in 0..AGENTS {
         let (view, node) = (store.another_view(), format!("n{number}"));
         let directory = directory.path().join(&node);
-        agents.spawn(async move { (node.clone(), run_until_claimed(&view, &node, directory).await) });
+        agents
+            .spawn(async move { (node.clone(), run_until_claimed(&view, &node, directory, CROWDED).await) });
     }
     all_distinct(&agents.join_all().await.into_iter().collect(), &store.contents());
 }
@@ -60,7 +44,7 @@ async fn as_tasks_with_a_store_of_files_each() {
         let state = directory.path().join(&node);
         agents.spawn(async move {
             let store = FileStore::open(path, FileOptions::default()).await.unwrap();
-            (node.clone(), run_until_claimed(&store, &node, state).await)
+            (node.clone(), run_until_claimed(&store, &node, state, CROWDED).await)
         });
     }
     let blocks = agents.join_all().await.into_iter().collect();
@@ -104,6 +88,6 @@ async fn one_agent_of_many() {
     let directory = PathBuf::from(std::env::var("PAIRWAY_TEST_STORE").unwrap());
     let node = std::env::var("PAIRWAY_TEST_NODE").unwrap();
     let store = FileStore::open(directory.join("store"), FileOptions::default()).await.unwrap();
-    let block = run_until_claimed(&store, &node, directory.join(&node)).await;
+    let block = run_until_claimed(&store, &node, directory.join(&node), CROWDED).await;
     std::fs::write(directory.join(&node).join("block"), block.to_string()).unwrap();
 }

@@ -15,10 +15,11 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use super::last_good::LastGood;
 use super::read::{self, Content, Stamp};
 use super::{Kind, write};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot, Words};
+use crate::store::last_good::LastGood;
+use crate::store::overlap::report_overlaps;
 use crate::store::record::{self, Decoded, RecordError};
 
 /// A temporary file older than this is nobody's any more.
@@ -165,23 +166,6 @@ impl Scanner {
         }
         report_overlaps(&mut snapshot);
         snapshot
-    }
-}
-
-/// Claims that overlap can't come from us; whoever made them must know.
-fn report_overlaps(snapshot: &mut Snapshot) {
-    let mut outer: Option<Block> = None;
-    // In this order a prefix comes right before those that it contains.
-    for block in snapshot.claims.keys() {
-        match outer {
-            Some(outer) if outer.net().contains(&block.net()) => {
-                let text = format!(
-                    "{block} lies within {outer}, which is claimed too; give one of them back (`pairway blocks release`)"
-                );
-                snapshot.problems.entry(Kind::Claim.record(&block.record_name())).or_insert(text);
-            }
-            _ => outer = Some(*block),
-        }
     }
 }
 

@@ -18,11 +18,11 @@ use tokio::time::Instant;
 
 use super::filesystem::{self, Trouble, UnfitDirectory};
 use super::home::identity;
-use super::last_good::LastGood;
-use super::rebuild::Rebuild;
 use super::scan::{Names, Scanner};
 use super::{FileOptions, Kind, Shared};
 use crate::node::Snapshot;
+use crate::store::last_good::LastGood;
+use crate::store::rebuild::Rebuild;
 
 /// However long a scan takes, changes wait no longer than this.
 const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);

@@ -14,16 +14,16 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::Kind;
+use super::kind::Kind;
 use crate::durable;
 use crate::node::{Block, Snapshot};
-use crate::store::record::Encoding;
+use crate::store::record::{self, Encoding};
 
 /// Name of the file in the state directory.
 pub const FILE_NAME: &str = "records.json";
 
 /// By record name, as in `nodes/n1`.
-type Records = BTreeMap<String, Value>;
+pub(super) type Records = BTreeMap<String, Value>;
 
 /// The file, and what it held when the agent started.
 #[derive(Debug)]
@@ -55,15 +55,56 @@ impl LastGood {
 
     /// What the record said.
     pub(super) fn recall(&self, kind: Kind, stem: &str) -> Option<Vec<u8>> {
-        let load = || {
+        self.recalled().get(&kind.record(stem)).map(|value| value.to_string().into_bytes())
+    }
+
+    /// What the file held when the agent started. Blocks when it is asked for first.
+    pub(super) fn recalled(&self) -> &Records {
+        self.recalled.get_or_init(|| {
             let Some(path) = &self.path else { return Records::new() };
             read(path).unwrap_or_else(|error| {
                 tracing::warn!(path = %path.display(), %error,
-                    "what records said before the agent started can't be read, and one of them is broken now");
+                    "what records said before the agent started can't be read, and is needed now");
                 Records::new()
             })
-        };
-        self.recalled.get_or_init(load).get(&kind.record(stem)).map(|value| value.to_string().into_bytes())
+        })
+    }
+
+    /// Everything that was known when the agent ended; `None` if nothing was.
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
+        let mut snapshot = Snapshot::default();
+        for (name, value) in self.recalled() {
+            let Some((directory, stem)) = name.split_once('/') else { continue };
+            let bytes = value.to_string().into_bytes();
+            let block = Block::from_record_name(stem);
+            match (Kind::of_directory(directory), block) {
+                (Some(Kind::Node), _) => {
+                    if let Ok(name) = stem.parse()
+                        && let Ok(decoded) = record::node(&name, &bytes)
+                    {
+                        snapshot.nodes.insert(name, decoded.record.into());
+                    }
+                }
+                (Some(Kind::Claim), Some(block)) => {
+                    if let Ok(decoded) = record::claim(block, &bytes) {
+                        snapshot.claims.insert(block, decoded.record);
+                    }
+                }
+                (Some(Kind::Pool), Some(block)) => {
+                    if let Ok(decoded) = record::pool(block.net(), &bytes) {
+                        snapshot.pools.insert(block.net(), decoded.record);
+                    }
+                }
+                (Some(Kind::Claim | Kind::Pool | Kind::Released) | None, _) => {}
+            }
+        }
+        let is_empty = snapshot.nodes.is_empty() && snapshot.claims.is_empty() && snapshot.pools.is_empty();
+        (!is_empty).then_some(snapshot)
+    }
+
+    /// When the file may be written again.
+    pub(super) fn next_write(&self) -> Instant {
+        self.next
     }
 
     /// Takes note of a whole snapshot.
