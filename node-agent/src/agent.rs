@@ -137,7 +137,8 @@ impl Agent {
         let (published, seen) = watch::channel(Arc::default());
         let config = Arc::new(parts.config);
         let limits = parts.limits;
-        let state = Between::new(&limits);
+        let mut state = Between::new(&limits);
+        state.cni_places = state_dir.cni_places();
         let (block_requests, requests) = mpsc::channel(16);
         let (blocks_sender, blocks) = watch::channel(None);
         let (wanted_record, wanted) = watch::channel(None);

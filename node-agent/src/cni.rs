@@ -5,32 +5,50 @@
 //! known as such. Formats: the CNI specification 1.0.0; `bridge`, `host-local` and `portmap` of
 //! containernetworking/plugins; `subnet.env` as flannel's CNI plugin reads it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::Pool;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 use crate::durable;
 use crate::node::Block;
 
-/// Name of the network, and the mark of ownership in a conflist.
+/// Name of the network in our conflist.
 const NETWORK: &str = "pairway";
+
+/// Key of the mark of ownership in a conflist: runtimes pass over keys that they don't know.
+const MARK_KEY: &str = "generatedBy";
+
+/// Its value.
+const MARK_VALUE: &str = "pairway agent";
 
 /// The mark of ownership in a `subnet.env`. Readers take lines with `=` alone.
 const MARK: &str = "# of pairway: written anew whenever the node's blocks change";
 
+/// Name of the file in the state directory that says where files were written.
+pub const FILE_NAME: &str = "cni.json";
+
+/// A file that is larger is nobody's of ours.
+const MAX_BYTES: u64 = 1 << 20;
+
 /// Which of the files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Kind {
     /// Flannel's `subnet.env`.
     SubnetEnv,
     /// A network configuration list.
     Conflist,
 }
+
+/// Where files are.
+pub type Places = BTreeMap<Kind, PathBuf>;
 
 /// What the files are made of.
 #[derive(Debug, Clone, Copy)]
@@ -53,26 +71,36 @@ impl Kind {
         }
     }
 
-    /// The subnets that a file of ours hands out; `None`: somebody else's file.
-    #[must_use]
-    pub fn subnets(self, content: &str) -> Option<Vec<IpNet>> {
+    fn is_ours(self, content: &str) -> bool {
         match self {
-            Self::SubnetEnv => {
-                let ours = content.lines().next() == Some(MARK);
-                let values = content.lines().filter_map(|line| {
-                    let (key, value) = line.split_once('=')?;
-                    key.ends_with("_SUBNET").then(|| value.parse::<IpNet>().ok().map(|net| net.trunc()))?
-                });
-                ours.then(|| values.collect())
-            }
+            Self::SubnetEnv => content.lines().next() == Some(MARK),
             Self::Conflist => {
-                let json: Json = serde_json::from_str(content).ok()?;
-                (json["name"] == NETWORK).then_some(())?;
-                let ranges = json["plugins"][0]["ipam"]["ranges"].as_array().into_iter().flatten();
-                let subnets = ranges.flat_map(|set| set.as_array().into_iter().flatten());
-                Some(subnets.filter_map(|range| range["subnet"].as_str()?.parse().ok()).collect())
+                serde_json::from_str(content).is_ok_and(|json: Json| json[MARK_KEY] == MARK_VALUE)
             }
         }
+    }
+
+    /// Whether a file of ours hands out addresses of these blocks and of no others. One that can't be read is trusted in
+    /// nothing.
+    #[must_use]
+    pub fn keeps_to(self, content: &str, blocks: &[Block]) -> bool {
+        let subnets: Vec<Option<IpNet>> = match self {
+            Self::SubnetEnv => content
+                .lines()
+                .filter_map(|line| line.split_once('='))
+                .filter(|(key, _)| key.ends_with("_SUBNET"))
+                .map(|(_, value)| value.parse::<IpNet>().ok().map(|net| net.trunc()))
+                .collect(),
+            Self::Conflist => {
+                let json: Json = serde_json::from_str(content).unwrap_or_default();
+                let ranges = json["plugins"][0]["ipam"]["ranges"].as_array().into_iter().flatten();
+                let ranges = ranges.flat_map(|set| set.as_array().into_iter().flatten());
+                ranges.map(|range| range["subnet"].as_str()?.parse().ok()).collect()
+            }
+        };
+        let is_held =
+            |subnet: &Option<IpNet>| subnet.is_some_and(|net| blocks.iter().any(|block| block.net() == net));
+        !subnets.is_empty() && subnets.iter().all(is_held)
     }
 }
 
@@ -110,6 +138,7 @@ fn conflist(network: &Network<'_>) -> String {
     let list = json!({
         "cniVersion": "1.0.0",
         "name": NETWORK,
+        MARK_KEY: MARK_VALUE,
         "plugins": [
             {
                 "type": "bridge",
@@ -148,14 +177,16 @@ pub enum Found {
 /// # Errors
 /// It can't be read.
 pub fn find(kind: Kind, path: &Path) -> io::Result<Found> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(match String::from_utf8(bytes) {
-            // Empty: made by somebody who was interrupted.
-            Ok(text) if kind.subnets(&text).is_some() => Found::Ours(text),
-            Ok(_) | Err(_) => Found::Foreign,
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Absent),
-        Err(error) => Err(error),
+    match fs::metadata(path) {
+        // Reading a FIFO or a device would not end.
+        Ok(metadata) if !metadata.is_file() || metadata.len() > MAX_BYTES => return Ok(Found::Foreign),
+        Ok(_) => (),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+        Err(error) => return Err(error),
+    }
+    match String::from_utf8(fs::read(path)?) {
+        Ok(text) if kind.is_ours(&text) => Ok(Found::Ours(text)),
+        Ok(_) | Err(_) => Ok(Found::Foreign),
     }
 }
 
@@ -183,9 +214,30 @@ pub fn withdraw(kind: Kind, path: &Path) -> io::Result<bool> {
 }
 
 /// Where the files go.
-pub fn places(config: &config::Cni) -> impl Iterator<Item = (Kind, &Path)> {
+#[must_use]
+pub fn places(config: &config::Cni) -> Places {
     let files = [(Kind::SubnetEnv, &config.subnet_env), (Kind::Conflist, &config.conflist)];
-    files.into_iter().filter_map(|(kind, path)| Some((kind, path.as_deref()?)))
+    files.into_iter().filter_map(|(kind, path)| Some((kind, path.clone()?))).collect()
+}
+
+/// Where an earlier agent with this state directory has written files.
+///
+/// # Errors
+/// The state directory can't be read, or not what stands there.
+pub fn remembered(state_dir: &Path) -> io::Result<Places> {
+    match fs::read(state_dir.join(FILE_NAME)) {
+        Ok(text) => Ok(serde_json::from_slice(&text)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Places::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes down where files are. To be called before they are written.
+///
+/// # Errors
+/// The state directory can't be written.
+pub fn remember(state_dir: &Path, places: &Places) -> io::Result<()> {
+    durable::replace(&state_dir.join(FILE_NAME), &serde_json::to_vec_pretty(places)?)
 }
 
 #[cfg(test)]

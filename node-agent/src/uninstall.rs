@@ -3,6 +3,7 @@
 //! The store comes first: peers stop sending before the kernel stops forwarding. Each step is done whatever
 //! became of the one before, and doing all of it again does no harm.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -77,7 +78,17 @@ impl Uninstall<'_> {
     }
 
     fn files(&self, outcome: &mut Uninstalled) {
-        for (kind, path) in cni::places(self.cni) {
+        // Where they are asked for, and where they were before that changed.
+        let mut places: BTreeSet<_> = cni::places(self.cni).into_iter().collect();
+        match cni::remembered(self.state_dir) {
+            Ok(remembered) => places.extend(remembered),
+            Err(error) => outcome.failures.push(format!(
+                "{}: {error}: files for CNI plugins may be left where an earlier configuration had them",
+                self.state_dir.join(cni::FILE_NAME).display()
+            )),
+        }
+        for (kind, path) in &places {
+            let kind = *kind;
             let removed = if self.dry_run {
                 cni::find(kind, path).map(|found| matches!(found, cni::Found::Ours(_)))
             } else {

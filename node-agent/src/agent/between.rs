@@ -1,7 +1,6 @@
 //! What one pass leaves to the next, and what it came to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +67,7 @@ pub(super) struct Between {
     /// How long the last pass took.
     pub(super) took: Duration,
     /// Where files for CNI plugins were kept by the last pass.
-    pub(super) cni_places: BTreeMap<cni::Kind, PathBuf>,
+    pub(super) cni_places: cni::Places,
 }
 
 impl Between {
@@ -105,7 +104,7 @@ impl Between {
             due: None,
             asked: None,
             took: Duration::ZERO,
-            cni_places: BTreeMap::new(),
+            cni_places: cni::Places::new(),
         }
     }
 }

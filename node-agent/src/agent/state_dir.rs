@@ -9,7 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use vxlan::{Observed, State};
 
 use crate::store::LAST_GOOD_FILE_NAME;
-use crate::{claims, durable, originals};
+use crate::{claims, cni, durable, originals};
 
 /// The state directory, locked for as long as this value lives.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl StateDir {
     pub fn remove(self) -> Result<(), StateDirError> {
         let unusable = |source| StateDirError::Unusable { path: self.path.clone(), source };
         let claims = [claims::FILE_NAME, claims::ASIDE_NAME];
-        let others = [RAN_IN_BOOT, RUNS, originals::FILE_NAME, LAST_GOOD_FILE_NAME, LOCK];
+        let others = [RAN_IN_BOOT, RUNS, cni::FILE_NAME, originals::FILE_NAME, LAST_GOOD_FILE_NAME, LOCK];
         for file in claims.into_iter().chain(others) {
             match fs::remove_file(self.path.join(file)) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(unusable(source)),
@@ -129,6 +129,22 @@ impl StateDir {
     /// The directory can't be written.
     pub(super) fn remember_originals(&self, observed: &Observed, wanted: &State) -> io::Result<()> {
         originals::remember(&self.path, observed, wanted)
+    }
+
+    /// Writes down where files for CNI plugins are.
+    ///
+    /// # Errors
+    /// The directory can't be written.
+    pub(super) fn remember_cni_places(&self, places: &cni::Places) -> io::Result<()> {
+        cni::remember(&self.path, places)
+    }
+
+    /// Where the last agent has kept files for CNI plugins.
+    pub(super) fn cni_places(&self) -> cni::Places {
+        cni::remembered(&self.path).unwrap_or_else(|error| {
+            tracing::warn!(%error, "can't read in stateDir where files for CNI plugins were kept");
+            cni::Places::new()
+        })
     }
 
     /// An agent has programmed the kernel before in this boot of the machine: what it left is still there.

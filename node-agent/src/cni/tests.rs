@@ -49,19 +49,32 @@ fn a_family_without_a_block_is_not_there() {
 }
 
 #[test]
-fn ours_is_known_and_says_what_it_hands_out() {
+fn ours_is_known_and_what_it_hands_out() {
     let blocks = [block("10.244.7.0/24"), block("fd10:244:0:7::/64")];
-    let nets: Vec<IpNet> = blocks.iter().map(|block| block.net()).collect();
-    for (kind, content) in [Kind::SubnetEnv, Kind::Conflist].into_iter().zip(dual_stack(&blocks)) {
-        assert_eq!(kind.subnets(&content), Some(nets.clone()), "{kind:?}");
+    let contents = dual_stack(&blocks);
+    for (kind, content) in [Kind::SubnetEnv, Kind::Conflist].into_iter().zip(&contents) {
+        assert!(kind.is_ours(content) && kind.keeps_to(content, &blocks), "{kind:?}");
+        assert!(!kind.keeps_to(content, &blocks[..1]), "{kind:?}: one of its blocks is another node's");
+        assert!(!kind.keeps_to(&content.replace("10.244.7", "10.244.x"), &blocks), "{kind:?}: broken");
     }
     for foreign in
-        ["", "FLANNEL_SUBNET=10.244.7.1/24\n", "{}", "{\"name\": \"cbr0\"}", "\u{0}", "[1]", "null"]
+        ["", "FLANNEL_SUBNET=10.244.7.1/24\n", "{}", "{\"name\": \"pairway\"}", "\u{0}", "[1]", "null"]
     {
         for kind in [Kind::SubnetEnv, Kind::Conflist] {
-            assert_eq!(kind.subnets(foreign), None, "{foreign:?}");
+            assert!(!kind.is_ours(foreign), "{foreign:?}");
         }
     }
+}
+
+#[test]
+fn places_are_remembered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(remembered(folder.path()).expect("nothing yet"), Places::new());
+    let places = Places::from([(Kind::Conflist, "/etc/cni/net.d/10-pairway.conflist".into())]);
+    remember(folder.path(), &places).expect("a file");
+    assert_eq!(remembered(folder.path()).expect("a file"), places);
+    fs::write(folder.path().join(FILE_NAME), "{").expect("a file");
+    remembered(folder.path()).expect_err("half a file");
 }
 
 #[test]
@@ -75,9 +88,12 @@ fn a_file_of_somebody_else_is_left_alone() {
     assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o644);
     assert_eq!(find(Kind::Conflist, &path).expect("a look"), Found::Ours(conflist));
     assert!(withdraw(Kind::Conflist, &path).expect("ours") && !path.exists());
-    for foreign in [&b"{\"name\": \"cbr0\"}"[..], b"\xff\xfe"] {
+    for foreign in [&b"{\"name\": \"pairway\"}"[..], b"\xff\xfe", b""] {
         fs::write(&path, foreign).expect("a file");
         assert_eq!(find(Kind::Conflist, &path).expect("a look"), Found::Foreign);
         assert!(!withdraw(Kind::Conflist, &path).expect("a look") && path.exists());
     }
+    fs::remove_file(&path).expect("a file");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    assert_eq!(find(Kind::Conflist, &path).expect("a look that ends"), Found::Foreign);
 }

@@ -167,7 +167,7 @@ async fn whatever_fails_is_said_and_ended_by_the_second_run() {
         Mishap::Cut,
         Mishap::Deaf,
     ];
-    let mut met = std::collections::BTreeSet::new();
+    let mut met = BTreeSet::new();
     for way in ways {
         for after in 0.. {
             let scene = scene().await;
