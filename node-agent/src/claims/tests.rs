@@ -56,6 +56,21 @@ pub(crate) async fn run_until_claimed(
     }
 }
 
+/// The same loop without an end: whatever becomes of the store, the agent keeps its blocks in it.
+pub(crate) async fn keep_claims(store: &dyn Store, node: &str, directory: PathBuf, pool: &str) {
+    let mut keeper = ClaimKeeper::open(name(node), directory).await;
+    let config = config(&[&format!("{{ cidr: {pool}, blockPrefix: 24 }}")], "perNode: 1");
+    let mut snapshots = store.snapshots();
+    snapshots.wait_for(Option::is_some).await.unwrap();
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone().unwrap();
+        let claims = keeper.pass(store, &config, &record_of(node), &snapshot, Timestamp::now()).await;
+        assert_eq!(claims.lost, []);
+        let pause = claims.retry_after.unwrap_or(Duration::from_secs(5));
+        drop(tokio::time::timeout(pause, snapshots.changed()).await);
+    }
+}
+
 impl Node {
     pub(crate) async fn new(node: &str, store: &MemoryStore, pools: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();

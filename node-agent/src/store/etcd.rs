@@ -85,6 +85,8 @@ impl EtcdStore {
 struct Etcd {
     client: Client,
     prefix: String,
+    /// This is an agent's store: it may make the key of the identity.
+    makes_identity: bool,
     /// The leases that signs of life are bound to, by node.
     leases: Mutex<BTreeMap<NodeName, i64>>,
     followed: Mutex<follow::Followed>,
@@ -93,7 +95,13 @@ struct Etcd {
 impl Etcd {
     fn new(options: EtcdOptions) -> Self {
         let prefix = options.prefix.trim_end_matches('/').to_owned();
-        Self { client: Client::new(options), prefix, leases: Mutex::default(), followed: Mutex::default() }
+        Self {
+            makes_identity: options.remote.node.is_some(),
+            client: Client::new(options),
+            prefix,
+            leases: Mutex::default(),
+            followed: Mutex::default(),
+        }
     }
 
     fn records(&self) -> String {

@@ -87,6 +87,8 @@ struct Shared {
     tables: Mutex<Tables>,
     /// Grows whenever the tables change.
     told: watch::Sender<u64>,
+    /// Grows whenever a feed that failed is well again.
+    recovered: watch::Sender<u64>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     health: watch::Sender<Health>,
     troubles: Mutex<Troubles>,
@@ -113,6 +115,7 @@ impl<B: Backend> RemoteStore<B> {
             server,
             tables: Mutex::default(),
             told: watch::Sender::new(0),
+            recovered: watch::Sender::new(0),
             snapshots: watch::Sender::new(None),
             health: watch::Sender::new(Ok(())),
             troubles: Mutex::new(Troubles {
@@ -183,9 +186,7 @@ impl Shared {
         let tables = self.tables();
         shown.is_some_and(|shown| {
             // Where this node's record has gone too it is the store that lost something.
-            let is_loss = own.is_some_and(|own| {
-                shown.nodes.contains_key(&own) && tables.nodes.version(own.as_str()).is_none()
-            });
+            let is_loss = own.is_some_and(|own| tables.nodes.version(own.as_str()).is_none());
             !is_loss
                 && shown.claims.keys().any(|block| {
                     let name = block.record_name();
@@ -259,11 +260,13 @@ impl Shared {
     }
 
     fn feed_is_well(&self, feed: usize) {
+        let mut had_failed = false;
         self.trouble(|troubles| {
-            if let Some(trouble) = troubles.feeds.get_mut(feed) {
-                *trouble = None;
-            }
+            had_failed = troubles.feeds.get_mut(feed).is_some_and(|trouble| trouble.take().is_some());
         });
+        if had_failed {
+            self.recovered.send_modify(|recovered| *recovered += 1);
+        }
     }
 
     fn feed_failed(&self, feed: usize, failure: &Failure) {

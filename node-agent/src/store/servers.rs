@@ -3,6 +3,7 @@
 //! They end with the test process, whatever becomes of it: `setpriv` has the kernel tell a shell, which ends the server
 //! and removes its files.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -348,7 +349,9 @@ impl ApiServer {
     /// The same for whoever goes another way to the server.
     pub(crate) fn kubeconfig_through(&self, port: u16, token: &str) -> PathBuf {
         let token_file = self.folder.join(format!("token-of-{token}"));
-        std::fs::write(&token_file, token).unwrap();
+        if !token_file.exists() {
+            write_whole(&token_file, token);
+        }
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: \"https://127.0.0.1:{}\", \
              certificate-authority: \"{}\"}}}}]\nusers: [{{name: u, user: {{tokenFile: \"{}\"}}}}]\ncontexts: [{{name: c, \
@@ -358,7 +361,7 @@ impl ApiServer {
             token_file.display()
         );
         let path = self.folder.join(format!("kubeconfig-{port}-{token}"));
-        std::fs::write(&path, text).unwrap();
+        write_whole(&path, &text);
         path
     }
 
@@ -366,6 +369,14 @@ impl ApiServer {
     pub(crate) fn token_file(&self, token: &str) -> PathBuf {
         self.folder.join(format!("token-of-{token}"))
     }
+}
+
+/// Other tests may be reading it.
+fn write_whole(path: &Path, text: &str) {
+    let folder = path.parent().unwrap();
+    let mut file = tempfile::NamedTempFile::new_in(folder).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.persist(path).unwrap();
 }
 
 impl Drop for ApiServer {

@@ -72,16 +72,19 @@ impl Etcd {
         Ok(now)
     }
 
-    /// The value of the identity's key and the revision in which it was made, and the revision of the database now. It is
-    /// made where it is missing.
+    /// The value of the identity's key and the revision in which it was made, and the revision of the database now. Where
+    /// it is missing an agent makes it; who only looks makes nothing.
     async fn identity(&self) -> Result<((Vec<u8>, i64), i64), Failure> {
         let key = format!("{}/identity", self.prefix).into_bytes();
         let value = format!("{:032x}", fastrand::u128(..)).into_bytes();
         let question = TxnRequest {
             compare: vec![Compare { target: VERSION, key: key.clone(), to: Some(Target::Version(0)) }],
-            success: vec![RequestOp {
-                request: Some(Request::Put(PutRequest { key: key.clone(), value: value.clone(), lease: 0 })),
-            }],
+            success: if self.makes_identity {
+                let put = PutRequest { key: key.clone(), value: value.clone(), lease: 0 };
+                vec![RequestOp { request: Some(Request::Put(put)) }]
+            } else {
+                Vec::new()
+            },
             failure: vec![RequestOp {
                 request: Some(Request::Range(RangeRequest { key, ..RangeRequest::default() })),
             }],
@@ -89,7 +92,8 @@ impl Etcd {
         let answer: TxnResponse = self.client.call("/etcdserverpb.KV/Txn", question).await?;
         let revision = answer.header.map_or(0, |header| header.revision);
         if answer.succeeded {
-            return Ok(((value, revision), revision));
+            let made = if self.makes_identity { (value, revision) } else { (Vec::new(), 0) };
+            return Ok((made, revision));
         }
         let KeyValue { value, create_revision, .. } = first_value(answer).unwrap_or_default();
         Ok(((value, create_revision), revision))

@@ -17,7 +17,7 @@ pub(crate) fn options(endpoints: Vec<String>) -> EtcdOptions {
         server_name: None,
         username: None,
         password_file: None,
-        remote: RemoteOptions::default(),
+        remote: RemoteOptions { node: Some(name("observer")), ..RemoteOptions::default() },
     }
 }
 
@@ -70,6 +70,28 @@ async fn keys_are_readable_and_of_the_prefix() {
     assert_eq!(keys, ["/identity", "/life/n1", "/records/claims/fd10-244-0-7---64", "/records/nodes/n1"]);
 }
 
+/// `pairway doctor` is such a one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_looks_makes_nothing() {
+    let options = options_of_its_own().await;
+    let looker = EtcdStore::open(EtcdOptions { remote: RemoteOptions::default(), ..options.clone() });
+    let shown = until(&looker, "anything", |_| true).await;
+    assert!(shown.nodes.is_empty());
+    let etcd = Etcd::new(options.clone());
+    let question =
+        RangeRequest { key: format!("{}/identity", options.prefix).into(), ..RangeRequest::default() };
+    let count = async || {
+        let answer: RangeResponse =
+            etcd.client.call("/etcdserverpb.KV/Range", question.clone()).await.unwrap();
+        answer.kvs.len()
+    };
+    assert_eq!(count().await, 0);
+    // An agent makes it, and the looker goes on.
+    EtcdStore::open(options).publish(&record_of("n1")).await.unwrap();
+    until(&looker, "n1", |shown| shown.nodes.len() == 1).await;
+    assert_eq!(count().await, 1);
+}
+
 #[test]
 fn a_range_ends_after_its_prefix() {
     assert_eq!(range_end(b"/pairway/"), b"/pairway0");
@@ -116,7 +138,7 @@ async fn a_way_that_is_clogged_is_noticed_and_left() {
     let proxy = Proxy::to(server.port()).await;
     let options = options(vec![format!("http://127.0.0.1:{}", proxy.port)]);
     let store = EtcdStore::open(EtcdOptions {
-        remote: RemoteOptions { deadline: Duration::from_secs(3), ..RemoteOptions::default() },
+        remote: RemoteOptions { deadline: Duration::from_secs(3), ..options.remote.clone() },
         ..options
     });
     store.claim(&claim_of("10.244.1.0/24", "n1")).await.unwrap();
@@ -206,6 +228,43 @@ async fn a_database_that_was_lost_is_noticed_and_filled_again() {
     store.claim(&claim_of("10.244.1.0/24", "n1")).await.unwrap();
     let whole = until(&store, "what is whole again", |shown| !shown.rebuilding).await;
     assert_eq!((whole.nodes.len(), whole.claims.len()), (1, 1));
+    off_runtime(move || drop(server)).await;
+}
+
+/// Whoever lives writes its own again, and nobody takes a block of another's meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_was_lost_is_filled_by_the_agents_that_live() {
+    const AGENTS: usize = 12;
+    let mut server = off_runtime(EtcdServer::start).await;
+    let options = options(server.endpoints());
+    let directory = tempfile::tempdir().unwrap();
+    let mut agents = tokio::task::JoinSet::new();
+    for number in 0..AGENTS {
+        let (options, node) = (options.clone(), format!("n{number}"));
+        let state = directory.path().join(&node);
+        agents.spawn(async move {
+            let store = EtcdStore::open(options);
+            // Sixteen blocks for twelve: a block that looked free would soon be another's.
+            crate::claims::tests::keep_claims(&store, &node, state, "10.244.0.0/20").await;
+        });
+    }
+    let watcher = EtcdStore::open(options);
+    let all = |shown: &Snapshot| {
+        (shown.claims.len(), shown.nodes.len(), shown.pools.len()) == (AGENTS, AGENTS, 1) && !shown.rebuilding
+    };
+    let before = until(&watcher, "every claim", all).await;
+    for _ in 0..2 {
+        server = off_runtime(move || {
+            server.wipe();
+            server.restart();
+            server
+        })
+        .await;
+        until(&watcher, "the loss", |shown| shown.claims.len() < AGENTS).await;
+        let after = until(&watcher, "every claim again", all).await;
+        assert_eq!(after.claims, before.claims, "the same blocks, of the same nodes, as old as before");
+    }
+    agents.shutdown().await;
     off_runtime(move || drop(server)).await;
 }
 

@@ -42,7 +42,9 @@ pub(super) async fn follow<B: Backend>(
     events: mpsc::Sender<Event>,
 ) {
     let mut pause = FIRST_PAUSE;
+    let mut recovered = shared.recovered.subscribe();
     loop {
+        recovered.mark_unchanged();
         let began = Instant::now();
         let (told, mut hears) = mpsc::channel(256);
         let forward = async {
@@ -66,7 +68,12 @@ pub(super) async fn follow<B: Backend>(
         tracing::debug!(feed, %failure, "the store is not followed any more; trying again");
         shared.feed_failed(feed, &failure);
         // Between half of it and all of it.
-        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        let pausing = tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
+        tokio::select! {
+            () = pausing => {}
+            // The server is back, as another feed has found: what they tell belongs together.
+            Ok(()) = recovered.changed() => {}
+        }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
