@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -27,6 +28,14 @@ pub enum TelemetryError {
         filter: String,
         /// What is wrong with it.
         problem: tracing_subscriber::filter::ParseError,
+    },
+    /// A word that is no level: as a filter it would be the name of a module, of which there is none.
+    #[error(
+        "--log-level has no level {word:?}; there are error, warn, info, debug, trace and off, and MODULE=LEVEL"
+    )]
+    Level {
+        /// The word.
+        word: String,
     },
     /// Another subscriber has been installed in this process.
     #[error("logging is set up already")]
@@ -59,6 +68,12 @@ pub fn init(level: Option<&str>, format: LogFormat) -> Result<(), TelemetryError
 }
 
 fn filter(level: Option<&str>, from_environment: Option<&str>) -> Result<EnvFilter, TelemetryError> {
+    let words = level.into_iter().flat_map(|text| text.split(',')).map(str::trim);
+    for word in words.filter(|word| !word.contains(['=', '['])) {
+        if word.parse::<LevelFilter>().is_err() {
+            return Err(TelemetryError::Level { word: word.to_owned() });
+        }
+    }
     let (from, text) = match (level, from_environment.filter(|text| !text.trim().is_empty())) {
         (Some(text), _) => ("--log-level", text),
         (None, Some(text)) => ("$RUST_LOG", text),
@@ -106,6 +121,17 @@ mod tests {
         assert_eq!(filter(None, Some("bgp=trace")).unwrap().to_string(), "bgp=trace");
         assert_eq!(filter(None, Some(" ")).unwrap().to_string(), "info");
         assert_eq!(filter(None, None).unwrap().to_string(), "info");
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for text in ["bogus", "info,bogus", "", "info,"] {
+            let error = filter(Some(text), None).unwrap_err();
+            assert!(error.to_string().contains("there are error, warn, info"), "{text:?}: {error}");
+        }
+        for text in ["off", "WARN", "info, bgp=debug", "bgp[session]=trace"] {
+            filter(Some(text), None).unwrap();
+        }
     }
 
     #[test]
