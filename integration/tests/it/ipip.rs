@@ -10,6 +10,7 @@ use integration::watch::Ping;
 use nix::sys::signal::Signal;
 
 use crate::firewall::{configured, dropped, received};
+use crate::load::{self, Pace};
 use crate::support::{SETTLE, Tunnel, kernel, pods, prove, settled};
 use crate::{paths, restart, session};
 
@@ -33,6 +34,26 @@ fn a_lost_session_falls_back_on_ip_in_ip_and_comes_back() {
 #[ignore = "needs the modules ipip and sit: integration/test.sh runs it in a virtual machine"]
 fn a_restart_is_silent() {
     restart::restart_is_silent(Signal::SIGKILL, Tunnel::Ipip, PACE);
+}
+
+/// An emulated machine carries less, and takes longer to change a path: what it can't carry by far would be lost without a
+/// change, too.
+const LOAD: Pace = Pace { run: 20, rate: 50, tcp: 100_000, least: 100_000, stall: None };
+
+#[test]
+#[ignore = "needs the modules ipip and sit: integration/test.sh runs it in a virtual machine"]
+fn a_switch_loses_no_packet_of_a_ping_at_1_khz() {
+    for here in ["native", "vxlan"] {
+        load::loses_no_packet_of_a_ping([here, "ipip"], 1);
+    }
+}
+
+#[test]
+#[ignore = "needs the modules ipip and sit: integration/test.sh runs it in a virtual machine"]
+fn a_switch_under_load_loses_no_more_than_a_run_without_one() {
+    for here in ["native", "vxlan"] {
+        println!("{}", load::loses_no_more_than_without([here, "ipip"], LOAD));
+    }
 }
 
 /// From VXLAN to IP-in-IP and back while the configuration changes on one node after the other; and what somebody

@@ -14,18 +14,20 @@ use crate::support::{SETTLE, pods, settled};
 
 /// How fast things go on a machine.
 #[derive(Debug, Clone, Copy)]
-struct Pace {
+pub(crate) struct Pace {
     /// Seconds that streams run at least: two changes of path take about a second each.
-    run: u64,
+    pub(crate) run: u64,
     /// Datagrams a second; they fit into the tunnel.
-    rate: u32,
+    pub(crate) rate: u32,
+    /// Bytes a second of each stream of TCP.
+    pub(crate) tcp: u32,
     /// Bytes that a stream of TCP carries at least.
-    least: u64,
+    pub(crate) least: u64,
     /// Milliseconds that a stream of full packets may stand still; an emulated machine is not asked.
-    stall: Option<u64>,
+    pub(crate) stall: Option<u64>,
 }
 
-const HERE: Pace = Pace { run: 6, rate: 500, least: 1_000_000, stall: Some(3000) };
+const HERE: Pace = Pace { run: 6, rate: 500, tcp: 20_000_000, least: 1_000_000, stall: Some(3000) };
 
 /// MTU of pods whose packets fit into any tunnel over 1500 bytes.
 const FITTING: u32 = 1450;
@@ -107,8 +109,8 @@ impl Run {
 /// Streams by TCP and UDP over both families, while something is done.
 fn run(cluster: &Cluster, pods: &[Pod], pace: Pace, meanwhile: impl FnOnce()) -> Run {
     let before = retransmitted(cluster, &pods[0]);
-    let rate = pace.rate.to_string();
-    let protocols: [&[&str]; 2] = [&[], &["--udp", &rate]];
+    let (tcp, rate) = (pace.tcp.to_string(), pace.rate.to_string());
+    let protocols: [&[&str]; 2] = [&["--rate", &tcp], &["--udp", &rate]];
     let (tcp, udp) = thread::scope(|scope| {
         let mut running = Vec::new();
         for more in protocols {
@@ -145,7 +147,7 @@ fn a_switch_loses_no_packet_of_a_ping_at_1_khz() {
 }
 
 /// So many times there and back.
-fn loses_no_packet_of_a_ping(paths: [&str; 2], times: usize) {
+pub(crate) fn loses_no_packet_of_a_ping(paths: [&str; 2], times: usize) {
     let (mut cluster, nodes, _) = settled("two-nodes", &policy(paths[0]));
     let pods = pods(&mut cluster, &nodes);
     let pings = [false, true].map(|ipv6| {
@@ -171,7 +173,7 @@ fn a_switch_under_load_loses_no_more_than_a_run_without_one() {
 }
 
 /// How many segments were sent again.
-fn loses_no_more_than_without(paths: [&str; 2], pace: Pace) -> String {
+pub(crate) fn loses_no_more_than_without(paths: [&str; 2], pace: Pace) -> String {
     let (mut cluster, nodes, _) = settled("two-nodes", &policy(paths[0]));
     let pods = pods(&mut cluster, &nodes);
     listen(&cluster, &pods[1]);
