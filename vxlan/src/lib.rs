@@ -25,8 +25,8 @@ pub use diff::{Change, Conflict, Diff, SetChange, diff};
 pub use lost::Lost;
 pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Report, reconcile};
 pub use state::{
-    Address, FdbKey, Flaw, ForeignRule, Forwarding, Gateway, InstalledRoute, Interface, InterfaceAddress,
-    IpTunnel, LinkName, LinkNameError, Mac, Marks, NeighborKey, Nexthop, NexthopId, Observed, Route,
-    RouteKey, RouteTarget, Rule, RuleAction, Settings, State, TunnelEnds, TunnelId, TunnelKind, TunnelLink,
-    Vni, Vxlan, VxlanId,
+    Address, ELSEWHERE, FdbKey, Flaw, ForeignRule, Forwarding, Gateway, InstalledRoute, Interface,
+    InterfaceAddress, IpTunnel, LinkName, LinkNameError, Mac, Marks, NeighborKey, Nexthop, NexthopId,
+    Observed, Route, RouteKey, RouteTarget, Rule, RuleAction, Settings, State, TunnelEnds, TunnelId,
+    TunnelKind, TunnelLink, Vni, Vxlan, VxlanId,
 };

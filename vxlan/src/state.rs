@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -129,7 +129,9 @@ pub struct State {
     pub addresses: BTreeSet<Address>,
     /// Permanent neighbours on our VXLAN devices: protocol address to Ethernet address.
     pub neighbors: BTreeMap<NeighborKey, Mac>,
-    /// Forwarding database of our VXLAN devices: inner Ethernet address to the remote underlay address (`NTF_SELF`, `NUD_PERMANENT`).
+    /// Forwarding database of our VXLAN devices: inner Ethernet address to the remote underlay address (`NTF_SELF`,
+    /// `NUD_PERMANENT`). [`ELSEWHERE`] is only ever observed: it is replaced where we want an entry and deleted where we
+    /// don't.
     pub fdb: BTreeMap<FdbKey, IpAddr>,
     /// Nexthop objects.
     pub nexthops: BTreeMap<NexthopId, Nexthop>,
@@ -223,6 +225,10 @@ pub struct NeighborKey {
     /// Protocol address.
     pub address: IpAddr,
 }
+
+/// Where an observed forwarding database entry leads that names a port, a network or a device of its own: our entries name
+/// none, and lead to no such address.
+pub const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Key of a forwarding database entry of a VXLAN device.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -131,6 +131,8 @@ impl Packet<'_> {
                 self.chains.get(&key).map_or(Outcome::Undecided, |target| self.follow(target, depth))
             };
             let outcome = match (matches, end) {
+                // There may be an accept among them, and nobody to ask: nothing is claimed.
+                (_, End::Unread) => Outcome::Accepted,
                 (Matches::Never | Matches::Perhaps, _) | (_, End::Nothing) => Outcome::Undecided,
                 (Matches::Likely | Matches::Always, End::Verdict(Verdict::Accept)) => Outcome::Accepted,
                 (Matches::Likely, End::Verdict(Verdict::Jump(name) | Verdict::Goto(name))) => {
@@ -187,6 +189,7 @@ impl Packet<'_> {
                 | Expression::Masquerade { .. }
                 | Expression::Note
                 | Expression::Extension(Extension::Comment) => {}
+                Expression::Unread => return (Matches::Perhaps, End::Unread),
                 Expression::Reject => return (matches, End::Reject),
                 Expression::Verdict(verdict) => return (matches, End::Verdict(verdict)),
             }
@@ -260,6 +263,7 @@ enum Loaded {
 enum End<'a> {
     Verdict(&'a Verdict),
     Reject,
+    Unread,
     Nothing,
 }
 

@@ -357,13 +357,12 @@ impl Group<'_> {
                     Some((from.as_slice() <= bytes && bytes <= to.as_slice()) == *equal)
                 }),
                 Expression::Among { ranges, absent } => self.test(&loaded, |bytes| {
-                    let same = |(from, _): &(Vec<u8>, Vec<u8>)| from.len() == bytes.len();
-                    if !ranges.iter().all(same) {
+                    if ranges.first().is_some_and(|(from, _)| from.len() != bytes.len()) {
                         return None;
                     }
-                    let within =
-                        ranges.iter().any(|(from, to)| from.as_slice() <= bytes && bytes <= to.as_slice());
-                    Some(within != *absent)
+                    let after = ranges.partition_point(|(from, _)| from.as_slice() <= bytes);
+                    let last = after.checked_sub(1).and_then(|last| ranges.get(last));
+                    Some(last.is_some_and(|(_, to)| bytes <= to.as_slice()) != *absent)
                 }),
                 Expression::VerdictMap { choices, .. } => match Self::choose(&loaded, choices.as_deref()) {
                     Chosen::Nothing => Matches::Never,
@@ -379,6 +378,7 @@ impl Group<'_> {
                     }
                     Matches::Perhaps
                 }
+                Expression::Unread => return (Matches::Perhaps, End::Unknown),
                 Expression::Reject => return (matches, End::Drop),
                 Expression::Verdict(verdict) => return (matches, End::Verdict(verdict)),
             };

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::foreign::Extension;
 
@@ -199,8 +200,8 @@ pub enum Expression {
     },
     /// A lookup in a set of others whose elements are known, as ranges with their ends. Only ever observed.
     Among {
-        /// The ranges.
-        ranges: Vec<(Vec<u8>, Vec<u8>)>,
+        /// The ranges, all of the same width, in ascending order and apart from each other.
+        ranges: Arc<[(Vec<u8>, Vec<u8>)]>,
         /// Goes on if it is in none of them.
         absent: bool,
     },
@@ -208,8 +209,8 @@ pub enum Expression {
     VerdictMap {
         /// The map.
         map: String,
-        /// Ranges with their ends, each with its verdict, where all of the map is known.
-        choices: Option<Vec<Choice>>,
+        /// Ranges with their ends, each with its verdict, where all of the map is known; the first that has it decides.
+        choices: Option<Arc<[Choice]>>,
     },
     /// Writes a log or marks the packet, and goes on. Only ever observed.
     Note,
@@ -217,6 +218,8 @@ pub enum Expression {
     Extension(Extension),
     /// Decides.
     Verdict(Verdict),
+    /// Stands for rules, of a chain with more of them than are read: anything can come of them. Only ever observed.
+    Unread,
     /// Anything that we never write, by its name. Only ever observed.
     Other(String),
 }

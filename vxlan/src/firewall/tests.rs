@@ -172,6 +172,7 @@ fn masquerades(table: &Table, source: IpAddr, destination: IpAddr, kind: u32) ->
                     | Expression::Range { .. }
                     | Expression::Among { .. }
                     | Expression::VerdictMap { .. }
+                    | Expression::Unread
                     | Expression::Note
                     | Expression::Extension(_)
                     | Expression::Verdict(_)

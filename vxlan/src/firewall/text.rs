@@ -113,6 +113,7 @@ impl Loaded {
             Expression::Range { .. } => return Some("<range>".to_owned()),
             Expression::Among { .. } => return Some("<lookup>".to_owned()),
             Expression::VerdictMap { map, .. } => return Some(format!("{} vmap @{map}", self.name)),
+            Expression::Unread => return Some("<more rules>".to_owned()),
             Expression::Note => return Some("<log>".to_owned()),
             Expression::Extension(_) => return Some("<match>".to_owned()),
             Expression::Other(name) => return Some(format!("<{name}>")),

@@ -111,20 +111,43 @@ impl Channel {
         Err(io::Error::new(ErrorKind::Interrupted, why))
     }
 
+    /// One try at a dump, for a look that is begun again as a whole: `Interrupted` if it is not consistent.
+    pub(super) fn dump_once(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
+        Dumped(self.try_dump(kind, body)?).messages().for_each(|(kind, body)| each(kind, body));
+        Ok(())
+    }
+
     /// One dump: its datagrams, or `Interrupted` if it is not consistent.
     fn try_dump(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        self.try_part(kind, body, usize::MAX).map(|part| part.dumped.0)
+    }
+
+    /// One dump of something that may be large, read no further than some datagrams beyond `most` bytes. Where there was
+    /// more the kernel is still at it, and this socket is good for nothing any more: closing it ends the dump.
+    pub(super) fn try_part(&mut self, kind: u16, body: &[u8], most: usize) -> io::Result<Part> {
         let sequence = self.next_sequence();
         let mut message = Vec::new();
         put_message(&mut message, kind, NLM_F_REQUEST | NLM_F_DUMP, sequence, body);
         self.send(&message)?;
         let mut dump = Dump { sequence, interrupted: false };
         let mut datagrams = Vec::new();
+        let mut bytes = 0;
         loop {
             self.receive()?;
-            let end = dump.feed(&self.buffer)?;
+            let whole = dump.feed(&self.buffer)?;
+            bytes += self.buffer.len();
             datagrams.push(self.buffer.clone());
-            if end {
-                return if dump.interrupted { Err(ErrorKind::Interrupted.into()) } else { Ok(datagrams) };
+            if whole || bytes > most {
+                return if dump.interrupted {
+                    Err(ErrorKind::Interrupted.into())
+                } else {
+                    Ok(Part { dumped: Dumped(datagrams), bytes, whole })
+                };
             }
         }
     }
@@ -225,11 +248,31 @@ impl Channel {
     }
 }
 
-/// A dump that was read whole: its datagrams.
+/// A dump, or its begin.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) dumped: Dumped,
+    pub(super) bytes: usize,
+    /// There is no more.
+    pub(super) whole: bool,
+}
+
+/// What was read of a dump: its datagrams.
 #[derive(Debug)]
 pub(super) struct Dumped(Vec<Vec<u8>>);
 
 impl Dumped {
+    /// As the kernel would answer with these messages.
+    #[cfg(test)]
+    pub(super) fn of(messages: &[(u16, Vec<u8>)]) -> Self {
+        let written = messages.iter().map(|(kind, body)| {
+            let mut datagram = Vec::new();
+            put_message(&mut datagram, *kind, 0, 0, body);
+            datagram
+        });
+        Self(written.collect())
+    }
+
     /// Type and body of every message.
     pub(super) fn messages(&self) -> impl Iterator<Item = (u16, &[u8])> {
         let all = self.0.iter().flat_map(|datagram| messages(datagram));

@@ -6,7 +6,7 @@ use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, Neighb
 use netlink_packet_route::route::{RouteProtocol, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::state::Mac;
+use crate::state::{ELSEWHERE, Mac};
 
 use super::attributes::{attribute, ip, put, u8_at, u16_at, u32_at};
 use super::request::{CREATE, REPLACE, Request, family};
@@ -18,6 +18,8 @@ pub(super) const RTM_GETNEIGH: u16 = 30;
 const HEADER: usize = 12;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
+const NDA_PORT: u16 = 6;
+const NDA_VNI: u16 = 7;
 const NDA_IFINDEX: u16 = 8;
 const NDA_PROTOCOL: u16 = 12;
 const AF_BRIDGE: u8 = 7;
@@ -31,7 +33,8 @@ const NTF_EXT_LEARNED: u8 = 0x10;
 pub(super) enum Entry {
     /// A permanent neighbour that carries this protocol number.
     Neighbor { index: u32, address: IpAddr, mac: Mac, protocol: u8 },
-    /// A permanent forwarding database entry of a tunnel device.
+    /// A permanent forwarding database entry of a tunnel device; `remote` is [`ELSEWHERE`] where it does not lead there by
+    /// the device's own port, network and underlay.
     Fdb { index: u32, mac: Mac, remote: IpAddr },
 }
 
@@ -67,7 +70,9 @@ pub(super) fn decode(body: &[u8]) -> Option<Entry> {
     let address = attribute(rest, NDA_DST).and_then(ip)?;
     if u8_at(body, 0)? == AF_BRIDGE {
         let ours = flags & NTF_SELF != 0 && flags & NTF_EXT_LEARNED == 0;
-        return ours.then_some(Entry::Fdb { index, mac, remote: address });
+        // The kernel names these where they differ from the device's (`vxlan_fdb_info`).
+        let own = [NDA_PORT, NDA_VNI, NDA_IFINDEX].iter().all(|kind| attribute(rest, *kind).is_none());
+        return ours.then_some(Entry::Fdb { index, mac, remote: if own { address } else { ELSEWHERE } });
     }
     let protocol = attribute(rest, NDA_PROTOCOL).and_then(|value| u8_at(value, 0)).unwrap_or(0);
     Some(Entry::Neighbor { index, address, mac, protocol })

@@ -1,12 +1,13 @@
 //! nftables (`linux/netfilter/nf_tables.h`): our one table, written as a transaction and read back.
 //!
-//! `encode` and `decode` turn values into messages and back, pure; `look` reads what there is, `write` makes the
-//! transactions. The kernel numbers its rule sets (a generation): where the number is the same as last time, nothing
+//! `encode` and `decode` turn values into messages and back, pure; `look` reads what there is of ours, `others` what
+//! concerns us of theirs, and `write` makes the transactions. The kernel numbers its rule sets (a generation): where the number is the same as last time, nothing
 //! but our counters is read again, however many rules others have.
 
 mod decode;
 mod encode;
 mod look;
+mod others;
 mod watch;
 mod write;
 

@@ -109,6 +109,14 @@ fn captured_neighbours_and_fdb_entries_are_read() {
     assert_eq!(read(captured::NEIGHBOR6), Some(address("fe80::ff:fe00:107")));
     assert_eq!(read(captured::MULTICAST_NEIGHBOR), None, "not permanent");
     assert_eq!(read(captured::FDB), Some(Entry::Fdb { index: 4, mac: PEER, remote: ip("192.0.2.7") }));
+    for (kind, value) in [(6, &[0x27, 0x0f][..]), (7, &[9, 0, 0, 0]), (8, &[3, 0, 0, 0])] {
+        let mut body = bytes(captured::FDB);
+        attributes::put(&mut body, kind, value);
+        assert_eq!(
+            neighbor::decode(&body),
+            Some(Entry::Fdb { index: 4, mac: PEER, remote: crate::state::ELSEWHERE })
+        );
+    }
 }
 
 #[test]

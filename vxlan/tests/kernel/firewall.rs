@@ -497,6 +497,69 @@ fn input_chains_of_nftables_that_drop_what_must_arrive_are_found() {
     });
 }
 
+fn input_chain(rules: &str) -> String {
+    format!(
+        "table ip mine {{\n chain input {{ type filter hook input priority 0; policy drop; {rules}\n }}\n}}\n"
+    )
+}
+
+/// `*` stands for all that no other element has.
+#[test]
+fn elements_for_all_others_are_understood() {
+    in_namespace(|| {
+        let judged = |rules: &str| {
+            run("nft", "flush ruleset");
+            nft(&["-f", "-"], &input_chain(rules));
+            input_texts()
+        };
+        assert_eq!(judged("ip saddr { 203.0.113.9 } accept"), all_by("input"), "the control");
+        assert_eq!(judged("ip saddr { 203.0.113.9, * } accept"), [""; 0]);
+        assert_eq!(judged("ip saddr { 203.0.113.0-203.0.113.9, * } accept"), [""; 0]);
+        let map = |elements: &str| judged(&format!("meta l4proto vmap {{ {elements} }}"));
+        let but_tcp =
+            ["UDP port 4789", "IP protocol 4", "IP protocol 41"].map(|what| format!("{what} by input"));
+        assert_eq!(map("tcp : accept, udp : drop"), but_tcp);
+        assert_eq!(map("udp : drop, * : accept"), all_by("input")[..1]);
+        assert_eq!(map("tcp : accept, * : drop"), but_tcp);
+    });
+}
+
+/// What is beyond what is read of others is not known, and nothing is claimed of it; what is within is.
+#[test]
+fn large_chains_and_large_sets_of_others_are_no_drops() {
+    in_namespace(|| {
+        let rules = |count: u32, last: &str| {
+            let drops: String =
+                (0..count).map(|n| format!("ip saddr 203.0.{}.{} drop; ", n / 256, n % 256)).collect();
+            run("nft", "flush ruleset");
+            nft(&["-f", "-"], &input_chain(&format!("{drops}{last}")));
+        };
+        rules(1000, "");
+        assert_eq!(input_texts(), all_by("input"), "the control");
+        rules(1500, "");
+        assert_eq!(input_texts(), [""; 0], "there are more");
+        rules(20_000, "accept");
+        assert_eq!(input_texts(), [""; 0]);
+        let addresses = |count: u32| {
+            let elements: Vec<String> =
+                (0..count).map(|n| format!("203.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)).collect();
+            let asked = "ip saddr @many accept; ".repeat(40);
+            run("nft", "flush ruleset");
+            let set =
+                format!("set many {{ type ipv4_addr; elements = {{ {} }} }}\n chain", elements.join(", "));
+            let forward = format!(
+                "table ip theirs {{\n chain forward {{ type filter hook forward priority 0; {asked}\n }}\n}}\n"
+            );
+            let text = input_chain(&asked) + &forward.replacen("theirs", "mine", 1);
+            nft(&["-f", "-"], &text.replacen("chain", &set, 1));
+        };
+        addresses(1000);
+        assert_eq!(input_texts(), all_by("input"), "the control");
+        addresses(50_000);
+        assert_eq!(input_texts(), [""; 0]);
+    });
+}
+
 /// A packet of a protocol that nobody listens for meets the guard all the same: it needs no module of the kernel.
 #[test]
 fn ip_in_ip_of_strangers_is_dropped_and_that_of_nodes_and_of_others_tunnels_is_not() {

@@ -127,6 +127,18 @@ fn routes_neighbours_and_nexthops_deleted_or_bent() {
     });
 }
 
+/// To the right address all the same.
+#[test]
+fn entries_that_lead_to_another_port_network_or_device() {
+    for bend in ["port 9999", "vni 77", "via eth0"] {
+        repaired_after(move || {
+            let entry = format!("dev vx4 dst 192.0.2.7 {bend} self");
+            drop(run("bridge", &format!("fdb replace 02:00:00:00:01:07 {entry}")));
+            drop(run("bridge", &format!("fdb add 02:00:00:00:01:66 {entry}")));
+        });
+    }
+}
+
 #[test]
 fn settings_bent_on_the_living_device() {
     let bends = [

@@ -128,6 +128,10 @@ fn jumps_come_back_and_gotos_do_not() {
     assert_eq!(judged(&[base(vec![jump("USER"), accept()]), user(vec![])]), None);
     assert_eq!(judged(&[base(vec![goto("USER"), accept()]), user(vec![])]), Some(true));
     assert_eq!(judged(&[base(vec![jump("missing")])]), Some(true));
+    // Nor is anything known of what is not read.
+    let unread = || Rule::new(vec![Expression::Unread]);
+    assert_eq!(judged(&[base(vec![unread()])]), None);
+    assert_eq!(judged(&[base(vec![jump("USER")]), user(vec![unread()])]), None);
     // A loop, which the kernel refuses, is no end of us.
     assert_eq!(judged(&[base(vec![jump("USER")]), user(vec![jump("USER")])]), Some(true));
 }

@@ -84,6 +84,7 @@ fn rule_of_map(load: Expression, elements: &[(&[u8], Verdict)]) -> Rule {
     Rule::new(vec![load, Expression::VerdictMap { map: "__map0".to_owned(), choices }])
 }
 
+/// Ranges in ascending order.
 fn among(ranges: &[(&[u8], &[u8])], absent: bool) -> Expression {
     let ranges = ranges.iter().map(|(from, to)| (from.to_vec(), to.to_vec())).collect();
     Expression::Among { ranges, absent }
@@ -201,6 +202,7 @@ fn a_chain_is_judged_by_what_it_does_to_what_must_arrive() {
             )]),
             &[],
         ),
+        ("has more rules than are read", policy(vec![rule(&[], Expression::Unread)]), &[]),
         (
             "accepts all but an address",
             policy(vec![rule(

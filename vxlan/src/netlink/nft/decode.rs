@@ -148,13 +148,16 @@ pub(super) fn plain_set(found: u16, body: &[u8]) -> Option<PlainSet> {
     let (_, body) = split(found, message::NEW_SET, body)?;
     let flags = attribute(body, attr::SET_FLAGS).and_then(number).unwrap_or(0);
     let name = text(attribute(body, attr::SET_NAME)?);
-    (flags & !PLAIN == 0).then_some(PlainSet { name, intervals: flags & INTERVAL != 0 })
+    let width = usize::try_from(attribute(body, attr::SET_KEY_LENGTH).and_then(number)?).ok()?;
+    (flags & !PLAIN == 0).then_some(PlainSet { name, width, intervals: flags & INTERVAL != 0 })
 }
 
 /// See [`plain_set`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PlainSet {
     pub(super) name: String,
+    /// Bytes of a key.
+    pub(super) width: usize,
     /// Its elements are begins and ends of ranges.
     pub(super) intervals: bool,
 }
@@ -162,6 +165,7 @@ pub(super) struct PlainSet {
 /// An element of a set or a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Element {
+    /// Empty of the one that stands for all that no other has (`*`).
     pub(super) key: Vec<u8>,
     /// It begins a range, or is one; else it is the first that is out of one. (So an end comes before a begin.)
     pub(super) begins: bool,
@@ -169,22 +173,27 @@ pub(super) struct Element {
     pub(super) verdict: Option<Verdict>,
 }
 
-/// The elements in a message.
-pub(super) fn keys(found: u16, body: &[u8]) -> Vec<Element> {
-    /// `NFT_SET_ELEM_INTERVAL_END`
+/// The elements in a message; nothing if one of them can't be read.
+pub(super) fn keys(found: u16, body: &[u8]) -> Option<Vec<Element>> {
+    /// `NFT_SET_ELEM_INTERVAL_END`, `NFT_SET_ELEM_CATCHALL`
     const END: u32 = 1;
-    let Some((_, body)) = split(found, message::NEW_ELEMENTS, body) else { return Vec::new() };
+    const CATCH_ALL: u32 = 2;
+    let (_, body) = split(found, message::NEW_ELEMENTS, body)?;
     let list = attribute(body, attr::ELEMENTS).unwrap_or_default();
-    let key = |element: &[u8]| {
+    let read = |element: &[u8]| {
         let flags = attribute(element, attr::ELEMENT_FLAGS).and_then(number).unwrap_or(0);
-        let key = attribute(attribute(element, attr::ELEMENT_KEY)?, attr::DATA_VALUE)?;
+        let key = match flags {
+            CATCH_ALL => Vec::new(),
+            0 | END => value(attribute(element, attr::ELEMENT_KEY)?)?.to_vec(),
+            _ => return None,
+        };
         let decides =
             attribute(element, attr::ELEMENT_DATA).and_then(|data| attribute(data, attr::DATA_VERDICT));
-        Some(Element { key: key.to_vec(), begins: flags & END == 0, verdict: decides.and_then(verdict) })
+        Some(Element { key, begins: flags & END == 0, verdict: decides.and_then(verdict) })
     };
     attributes(list)
         .filter(|(kind, _)| *kind == attr::LIST_ELEMENT)
-        .filter_map(|(_, element)| key(element))
+        .map(|(_, element)| read(element))
         .collect()
 }
 

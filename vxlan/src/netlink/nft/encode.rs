@@ -209,6 +209,7 @@ fn step(expression: &Expression) -> (String, Vec<u8>) {
         Expression::ConnectionState => "ct",
         Expression::Range { .. } => "range",
         Expression::Among { .. } | Expression::VerdictMap { .. } => "lookup",
+        Expression::Unread => "unread",
         Expression::Note => "log",
         Expression::Extension(_) => "match",
     };

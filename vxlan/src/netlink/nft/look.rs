@@ -1,29 +1,22 @@
 //! A look at nftables, and the handle that changes it.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
 use crate::diff::SetChange;
-use crate::firewall::{
-    Chain, Choice, Count, Expression, ForeignChain, GUARDED, IP_GUARDED, MASQUERADED, Netfilter, Rule, Set,
-    SetKey, Table, Verdict, hook,
-};
+use crate::firewall::{Chain, Count, GUARDED, IP_GUARDED, MASQUERADED, Netfilter, Set, SetKey, Table};
 use crate::netlink::channel::Channel;
 use crate::netlink::request::Request;
 use crate::reconcile::ApplyError;
 
-use super::decode::{self, FoundChain, FoundRule, PlainSet, family_name};
+use super::decode::{self, FoundChain, FoundRule};
+use super::others::{self, Others, Reader};
 use super::{INET, SUBSYSTEM, encode, kind, message, write};
 
-/// How often a look that a change has crossed is begun again.
+/// How often a look at our table that a change has crossed is begun again.
 const ATTEMPTS: usize = 10;
-/// Chains of others that are followed from a hook, and rules of each: enough for any firewall, and an end
-/// for a machine with a hundred thousand of them.
-const MOST_CHAINS: usize = 256;
-const MOST_RULES: usize = 1024;
-/// Elements of a set of others that are looked at.
-const MOST_ELEMENTS: usize = 4096;
+/// The same for chains of others, which may take a while to read. Nothing of ours waits for what they do.
+const ATTEMPTS_AT_OTHERS: usize = 3;
 
 /// nftables of one network namespace.
 #[derive(Debug)]
@@ -32,24 +25,33 @@ pub(in crate::netlink) struct Nft {
     name: String,
     mark: String,
     channel: Result<Channel, io::Error>,
-    last: Option<(u32, Seen)>,
+    reader: Reader,
+    /// What was found, with the generation that it is of.
+    own: Option<(u32, Own)>,
+    others: Option<(u32, Others)>,
 }
 
-/// What one look has found.
+/// What stands under our table's name.
 #[derive(Debug, Clone, Default)]
-struct Seen {
-    ours: Option<Table>,
-    foreign_table: bool,
+struct Own {
+    table: Option<Table>,
+    foreign: bool,
     counts: BTreeMap<String, Count>,
-    forward: Vec<ForeignChain>,
-    input: Vec<ForeignChain>,
+}
+
+impl Own {
+    /// Whether another look has found the same, counters aside.
+    fn same(&self, other: &Self) -> bool {
+        (&self.table, self.foreign) == (&other.table, other.foreign)
+    }
 }
 
 impl Nft {
     /// Opens a socket in the network namespace of the calling thread. A kernel without netfilter is no error.
     pub(in crate::netlink) fn open(name: &str, mark: &str) -> Self {
         let channel = Channel::open_netfilter();
-        Self { name: name.to_owned(), mark: mark.to_owned(), channel, last: None }
+        let (name, mark, reader) = (name.to_owned(), mark.to_owned(), Reader::new());
+        Self { name, mark, channel, reader, own: None, others: None }
     }
 
     /// The port id of the socket that writes.
@@ -57,50 +59,63 @@ impl Nft {
         self.channel.as_ref().ok().map(Channel::port)
     }
 
-    /// Our table, and what there is of others that concerns us.
+    /// Our table, and what there is of others that concerns us. What others have changes at their pace: where it does so
+    /// faster than it can be read, nothing is said of it.
     pub(in crate::netlink) fn observe(&mut self) -> io::Result<(Option<Table>, Netfilter)> {
         let channel = match &mut self.channel {
             Ok(channel) => channel,
             Err(error) => return Ok((None, unavailable(error))),
         };
         let mut look = Look { channel, name: &self.name, mark: &self.mark };
-        for _ in 0..ATTEMPTS {
-            let before = match look.generation() {
-                Ok(generation) => generation,
-                Err(error) if is_missing(&error) => return Ok((None, unavailable(&error))),
-                Err(error) => return Err(error),
-            };
-            let seen = match self.last.take() {
-                Some((generation, mut seen)) if generation == before => {
-                    seen.counts = if seen.ours.is_some() { look.counts()? } else { BTreeMap::new() };
-                    seen
+        let now = match look.generation() {
+            Ok(generation) => generation,
+            Err(error) if is_missing(&error) => return Ok((None, unavailable(&error))),
+            Err(error) => return Err(error),
+        };
+        let own = match self.own.take() {
+            Some((generation, mut own)) if generation == now => {
+                if own.table.is_some() {
+                    match look.counts() {
+                        Ok(counts) => own.counts = counts,
+                        // The next look counts.
+                        Err(error) if is_crossed(&error) => {}
+                        Err(error) => return Err(error),
+                    }
                 }
-                _ => match look.all() {
-                    Ok(seen) => seen,
-                    // What was listed went before it was read.
-                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                    Err(error) => return Err(error),
-                },
-            };
-            if look.generation()? != before {
-                continue;
+                Some((generation, own))
             }
-            self.last = Some((before, seen.clone()));
-            let counted = |comment: &str| seen.counts.get(comment).copied().unwrap_or_default();
-            let mut guarded = counted(GUARDED);
-            guarded.add(counted(IP_GUARDED));
-            let netfilter = Netfilter {
-                unavailable: None,
-                foreign_table: seen.foreign_table,
-                masqueraded: counted(MASQUERADED),
-                guarded,
-                forward: seen.forward,
-                input: seen.input,
-            };
-            return Ok((seen.ours, netfilter));
-        }
-        let why = format!("nftables changed during each of {ATTEMPTS} looks");
-        Err(io::Error::new(ErrorKind::Interrupted, why))
+            _ => settled(ATTEMPTS, &mut look, Look::generation, Look::own, Own::same)?,
+        };
+        let Some((generation, own)) = own else {
+            let why = format!("nftables changed during each of {ATTEMPTS} looks at our table");
+            return Ok((None, Netfilter { unavailable: Some(why), ..Netfilter::default() }));
+        };
+        self.own = Some((generation, own.clone()));
+        let kept = self.others.take().filter(|(known, _)| *known == now);
+        self.others = match kept {
+            Some(kept) => Some(kept),
+            None => {
+                let (reader, name) = (&mut self.reader, self.name.as_str());
+                let read = |_: &mut Look<'_>| others::read(reader, name);
+                let found =
+                    settled(ATTEMPTS_AT_OTHERS, &mut look, Look::generation, read, |one, other| one == other);
+                // Beyond what is read of others, say: that is no reason to repair nothing of ours.
+                found.unwrap_or_default()
+            }
+        };
+        let others = self.others.as_ref().map_or_else(Others::default, |(_, others)| others.clone());
+        let counted = |comment: &str| own.counts.get(comment).copied().unwrap_or_default();
+        let mut guarded = counted(GUARDED);
+        guarded.add(counted(IP_GUARDED));
+        let netfilter = Netfilter {
+            unavailable: None,
+            foreign_table: own.foreign,
+            masqueraded: counted(MASQUERADED),
+            guarded,
+            forward: others.forward,
+            input: others.input,
+        };
+        Ok((own.table, netfilter))
     }
 
     pub(in crate::netlink) fn set_table(&mut self, table: &Table) -> Result<(), ApplyError> {
@@ -171,21 +186,18 @@ impl Look<'_> {
             .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the kernel's answer holds no generation"))
     }
 
-    fn all(&mut self) -> io::Result<Seen> {
-        let mut seen = Seen::default();
-        let chains = chains(self.channel)?;
+    fn own(&mut self) -> io::Result<Own> {
+        let mut own = Own::default();
         match self.table()? {
             None => {}
-            Some(false) => seen.foreign_table = true,
+            Some(false) => own.foreign = true,
             Some(true) => {
                 let rules = self.rules()?;
-                seen.counts = counts(&rules);
-                seen.ours = Some(Table { sets: self.sets()?, chains: self.own_chains(&chains, rules) });
+                own.counts = counts(&rules);
+                own.table = Some(Table { sets: self.sets()?, chains: self.own_chains(rules)? });
             }
         }
-        seen.forward = self.hooked(&chains, hook::FORWARD)?;
-        seen.input = self.hooked(&chains, hook::INPUT)?;
-        Ok(seen)
+        Ok(own)
     }
 
     /// Whether there is a table of our name, and whether it is ours.
@@ -200,28 +212,26 @@ impl Look<'_> {
         Ok(ours)
     }
 
-    fn own_chains(&self, chains: &[FoundChain], rules: Vec<FoundRule>) -> BTreeMap<String, Chain> {
-        let mut own: BTreeMap<String, Chain> = chains
-            .iter()
-            .filter(|chain| chain.family == INET && chain.table == self.name)
-            .map(|chain| (chain.name.clone(), Chain { base: chain.base.clone(), rules: Vec::new() }))
-            .collect();
+    fn own_chains(&mut self, rules: Vec<FoundRule>) -> io::Result<BTreeMap<String, Chain>> {
+        let mut own = BTreeMap::new();
+        let name = self.name;
+        self.channel.dump_once(kind(message::GET_CHAIN), &encode::header(INET), |found, body| {
+            let ours = |chain: &FoundChain| chain.family == INET && chain.table == name;
+            let found = decode::chain(found, body).filter(ours);
+            own.extend(found.map(|chain| (chain.name, Chain { base: chain.base, rules: Vec::new() })));
+        })?;
         for found in rules {
             if let Some(chain) = own.get_mut(&found.chain) {
                 chain.rules.push(found.rule);
             }
         }
-        own
+        Ok(own)
     }
 
     fn rules(&mut self) -> io::Result<Vec<FoundRule>> {
         let body = encode::in_table(INET, self.name);
-        self.rules_of(&body)
-    }
-
-    fn rules_of(&mut self, body: &[u8]) -> io::Result<Vec<FoundRule>> {
         let mut rules = Vec::new();
-        self.channel.dump(kind(message::GET_RULE), body, |found, body| {
+        self.channel.dump_once(kind(message::GET_RULE), &body, |found, body| {
             rules.extend(decode::rule(found, body));
         })?;
         Ok(rules)
@@ -233,104 +243,53 @@ impl Look<'_> {
 
     fn sets(&mut self) -> io::Result<BTreeMap<String, Set>> {
         let mut sets = BTreeMap::new();
-        self.channel.dump(kind(message::GET_SET), &encode::in_table(INET, self.name), |found, body| {
-            if let Some(set) = decode::set(found, body) {
-                sets.insert(set.name, Set { key: set.key, elements: BTreeSet::new() });
-            }
-        })?;
+        self.channel.dump_once(
+            kind(message::GET_SET),
+            &encode::in_table(INET, self.name),
+            |found, body| {
+                if let Some(set) = decode::set(found, body) {
+                    sets.insert(set.name, Set { key: set.key, elements: BTreeSet::new() });
+                }
+            },
+        )?;
         for (name, set) in sets.iter_mut().filter(|(_, set)| set.key != SetKey::Other) {
             let body = encode::in_set(INET, self.name, name);
-            self.channel.dump(kind(message::GET_ELEMENTS), &body, |found, body| {
+            self.channel.dump_once(kind(message::GET_ELEMENTS), &body, |found, body| {
                 set.elements.extend(decode::elements(found, body));
             })?;
         }
         Ok(sets)
     }
+}
 
-    /// Chains of others at a hook, and those that they lead to.
-    fn hooked(&mut self, chains: &[FoundChain], at: u32) -> io::Result<Vec<ForeignChain>> {
-        let own = |chain: &FoundChain| chain.family == INET && chain.table == self.name;
-        let hooked = |chain: &&FoundChain| {
-            family_name(chain.family).is_some()
-                && !own(chain)
-                && chain.base.as_ref().is_some_and(|base| base.base.hook == at && base.base.kind == "filter")
+/// Looks until no change has crossed a look, or until two of them in a row have found the same: others may change what is
+/// theirs all the time. With the generation that what was found is of; nothing after too many looks.
+fn settled<L, T>(
+    attempts: usize,
+    look: &mut L,
+    generation: impl Fn(&mut L) -> io::Result<u32>,
+    mut once: impl FnMut(&mut L) -> io::Result<T>,
+    same: impl Fn(&T, &T) -> bool,
+) -> io::Result<Option<(u32, T)>> {
+    let mut earlier: Option<T> = None;
+    for _ in 0..attempts {
+        let before = generation(look)?;
+        let found = match once(look) {
+            Ok(found) => found,
+            Err(error) if is_crossed(&error) => continue,
+            Err(error) => return Err(error),
         };
-        let mut queue: VecDeque<&FoundChain> = chains.iter().filter(hooked).collect();
-        let mut known: BTreeSet<(u8, String, String)> =
-            queue.iter().map(|chain| (chain.family, chain.table.clone(), chain.name.clone())).collect();
-        let mut found = Vec::new();
-        let mut sets = BTreeMap::new();
-        while let Some(chain) = queue.pop_front() {
-            let Some(family) = family_name(chain.family) else { continue };
-            let body = encode::in_chain(chain.family, &chain.table, &chain.name);
-            let mut rules: Vec<_> = self.rules_of(&body)?.into_iter().map(|found| found.rule).collect();
-            rules.truncate(MOST_RULES);
-            self.fill_lookups(chain, &mut rules, &mut sets)?;
-            for target in rules.iter().flat_map(|rule| &rule.expressions).flat_map(targets) {
-                let key = (chain.family, chain.table.clone(), target.clone());
-                if known.len() < MOST_CHAINS && known.insert(key) {
-                    queue.extend(chains.iter().find(|other| {
-                        other.family == chain.family && other.table == chain.table && other.name == *target
-                    }));
-                }
-            }
-            found.push(ForeignChain {
-                family: family.to_owned(),
-                table: chain.table.clone(),
-                name: chain.name.clone(),
-                base: chain.base.clone(),
-                rules,
-            });
+        if generation(look)? == before || earlier.is_some_and(|earlier| same(&earlier, &found)) {
+            return Ok(Some((before, found)));
         }
-        Ok(found)
+        earlier = Some(found);
     }
+    Ok(None)
+}
 
-    /// Puts the elements of sets in place of their names, where they are few and plain.
-    fn fill_lookups(
-        &mut self,
-        chain: &FoundChain,
-        rules: &mut [Rule],
-        sets: &mut BTreeMap<(u8, String), BTreeMap<String, PlainSet>>,
-    ) -> io::Result<()> {
-        let (family, table) = (chain.family, chain.table.as_str());
-        for expression in rules.iter_mut().flat_map(|rule| &mut rule.expressions) {
-            let (Expression::Lookup { set, .. } | Expression::VerdictMap { map: set, .. }) = expression
-            else {
-                continue;
-            };
-            let in_table = match sets.entry((family, table.to_owned())) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(unknown) => {
-                    let mut found = BTreeMap::new();
-                    let body = encode::in_table(family, table);
-                    self.channel.dump(kind(message::GET_SET), &body, |kind, body| {
-                        found.extend(decode::plain_set(kind, body).map(|set| (set.name.clone(), set)));
-                    })?;
-                    unknown.insert(found)
-                }
-            };
-            let Some(plain) = in_table.get(set.as_str()) else { continue };
-            let mut keys = Vec::new();
-            let body = encode::in_set(family, table, set);
-            self.channel.dump(kind(message::GET_ELEMENTS), &body, |kind, body| {
-                keys.extend(decode::keys(kind, body));
-            })?;
-            if keys.len() > MOST_ELEMENTS {
-                continue;
-            }
-            let ranges = decode::ranges(keys, plain.intervals).into_iter();
-            if let Expression::Lookup { absent, .. } = expression {
-                let ranges = ranges.map(|(from, to, _)| (from, to)).collect();
-                *expression = Expression::Among { ranges, absent: *absent };
-            } else if let Expression::VerdictMap { choices, .. } = expression {
-                let choice = |(from, to, verdict): (_, _, Option<Verdict>)| {
-                    verdict.map(|verdict| Choice { from, to, verdict })
-                };
-                *choices = ranges.map(choice).collect();
-            }
-        }
-        Ok(())
-    }
+/// Whether a change has crossed a dump, or what was listed went before it was read.
+fn is_crossed(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::NotFound)
 }
 
 /// All chains of all tables.
@@ -342,24 +301,6 @@ pub(super) fn chains(channel: &mut Channel) -> io::Result<Vec<FoundChain>> {
     Ok(chains)
 }
 
-/// The chains that an expression leads to.
-fn targets(expression: &Expression) -> Vec<&String> {
-    if let Expression::Verdict(verdict) = expression {
-        target(verdict).into_iter().collect()
-    } else if let Expression::VerdictMap { choices: Some(choices), .. } = expression {
-        choices.iter().filter_map(|choice| target(&choice.verdict)).collect()
-    } else {
-        Vec::new()
-    }
-}
-
-fn target(verdict: &Verdict) -> Option<&String> {
-    match verdict {
-        Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain),
-        Verdict::Accept | Verdict::Drop | Verdict::Return | Verdict::Continue => None,
-    }
-}
-
 fn counts(rules: &[FoundRule]) -> BTreeMap<String, Count> {
     let mut counts = BTreeMap::<String, Count>::new();
     for found in rules.iter().filter(|found| !found.rule.comment.is_empty()) {
@@ -367,3 +308,6 @@ fn counts(rules: &[FoundRule]) -> BTreeMap<String, Count> {
     }
     counts
 }
+
+#[cfg(test)]
+mod tests;
