@@ -560,6 +560,53 @@ fn large_chains_and_large_sets_of_others_are_no_drops() {
     });
 }
 
+/// Somebody's filter that changes all the time keeps nothing from being repaired.
+#[test]
+fn a_filter_that_never_rests_stops_no_repair() {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    in_namespace(|| {
+        let elements: Vec<String> = (0..5000u32).map(|n| format!("203.0.{}.{}", n >> 8, n & 255)).collect();
+        let set = format!("set many {{ type ipv4_addr; elements = {{ {} }} }}\n chain", elements.join(", "));
+        nft(&["-f", "-"], &input_chain("ip saddr @many accept").replacen("chain", &set, 1));
+        let mut kernel = kernel();
+        settle(&mut kernel, &wanted(&firewall()));
+        let whole = listed();
+        let (rests, turns) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for table in ["ip one", "ip two"] {
+                let (rests, turns) = (&rests, &turns);
+                scope.spawn(move || {
+                    // An end of its own: a test that fails below never says so.
+                    for _ in 0..1000 {
+                        if rests.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        run("nft", &format!("add table {table}"));
+                        run("nft", &format!("delete table {table}"));
+                        turns.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            for _ in 0..5 {
+                let before = turns.load(Ordering::Relaxed);
+                eventually(|| turns.load(Ordering::Relaxed) > before);
+                // In one transaction, without a look at what there is.
+                nft(&["-f", "-"], "flush chain inet under-test guard\n");
+                let report = pass(&mut kernel, &wanted(&firewall()));
+                assert!(report.failures.is_empty(), "{:#?}", report.failures);
+                assert_eq!(report.applied.len(), 1, "{:#?}", report.applied);
+            }
+            let before = turns.load(Ordering::Relaxed);
+            eventually(|| turns.load(Ordering::Relaxed) > before);
+            rests.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(listed(), whole);
+        // What is at rest is judged again.
+        run("nft", "flush chain ip mine input");
+        assert_eq!(input_texts(), all_by("input"));
+    });
+}
+
 /// A packet of a protocol that nobody listens for meets the guard all the same: it needs no module of the kernel.
 #[test]
 fn ip_in_ip_of_strangers_is_dropped_and_that_of_nodes_and_of_others_tunnels_is_not() {
