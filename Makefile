@@ -9,7 +9,7 @@ TOPOLOGY ?= four-nodes
 NODE ?= n1
 ROWS ?=
 
-.PHONY: help demo test test-core kubernetes bench lab lab-shell lab-down build image check lint fmt deny doc schema setup
+.PHONY: help demo test test-core kubernetes bench lab lab-shell lab-down cluster cluster-shell cluster-down build image check lint fmt deny doc schema setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -39,6 +39,18 @@ lab-shell: ## a shell in a node of the lab: make lab-shell NODE=n1
 lab-down: ## end what `make lab` has left
 	@$(LAB) down
 
+cluster: build ## a whole Kubernetes cluster, without a pod network yet: `target/debug/lab kubectl get nodes`
+	@integration/setup.sh containerd runc containernetworking-plugins busybox-static conntrack iptables
+	@integration/cluster/programs.sh
+	@integration/cluster/images.sh
+	@$(LAB) cluster
+
+cluster-shell: ## a shell in a node of the cluster: make cluster-shell NODE=n1
+	@$(LAB) shell --lab kubernetes $(NODE)
+
+cluster-down: ## end what `make cluster` has left
+	@$(LAB) down kubernetes
+
 build: setup ## the agent and the lab
 	@$(CARGO) build --locked --package node-agent --package integration --bins
 
@@ -53,8 +65,8 @@ check: ## the layers: pure parts build without sockets, dependencies point one w
 lint: check ## formatting, clippy, layers, shell scripts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --quiet --workspace --all-targets -- -D warnings
-	bash -n .ci/run integration/*.sh integration/kubernetes/*.sh integration/vm/run.sh
-	if command -v shellcheck >/dev/null; then shellcheck --severity=warning .ci/run integration/*.sh integration/kubernetes/*.sh integration/vm/*; fi
+	bash -n .ci/run integration/*.sh integration/kubernetes/*.sh integration/cluster/*.sh integration/vm/run.sh
+	if command -v shellcheck >/dev/null; then shellcheck --severity=warning .ci/run integration/*.sh integration/kubernetes/*.sh integration/cluster/*.sh integration/vm/*; fi
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

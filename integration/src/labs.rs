@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::cluster::{CONFIG, Cluster, ClusterError, Programs};
 use crate::interrupt;
+use crate::kubernetes::{self, Kubernetes};
 use crate::lab::{Lab, LabError};
 use crate::screen::{Step, complain, say, table};
 use crate::topology::Topology;
@@ -81,6 +82,24 @@ fn stay(foreground: bool) -> Result<(), ClusterError> {
     Ok(())
 }
 
+/// Brings a Kubernetes cluster up and leaves it.
+pub fn kubernetes(path: &Path) -> anyhow::Result<()> {
+    let topology = Topology::load(path)?;
+    let step = Step::begin("lab kubernetes");
+    let lab = Lab::up_and_keep(topology, path)?;
+    step.end(format!("{} nodes", lab.nodes().len()));
+    let folder = lab.folder().to_owned();
+    let step = Step::begin("control plane, machines");
+    let cluster = Kubernetes::start(lab)?;
+    step.end(cluster.nodes().join(", "));
+    cluster.leave();
+    say(format!(
+        "\nlab kubectl ... asks the API server, lab shell NODE looks around in a node, lab down kubernetes ends it; logs: {}/kubernetes",
+        folder.display()
+    ));
+    Ok(())
+}
+
 /// Ends a lab, or all of them.
 pub fn down(name: Option<&str>) -> Result<(), ClusterError> {
     let names = name.map_or_else(Lab::left, |name| vec![name.to_owned()]);
@@ -90,7 +109,10 @@ pub fn down(name: Option<&str>) -> Result<(), ClusterError> {
     let mut failed = None;
     for name in names {
         match Lab::down(&name) {
-            Ok(()) => say(format!("lab {name} is down")),
+            Ok(()) => {
+                kubernetes::sweep(Path::new(&name));
+                say(format!("lab {name} is down"));
+            }
             Err(err) => {
                 // The others end all the same.
                 if let Some(earlier) = failed.replace(err) {

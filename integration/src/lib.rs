@@ -10,6 +10,7 @@ pub mod demo;
 pub mod echo;
 pub mod eventually;
 pub mod interrupt;
+pub mod kubernetes;
 pub mod lab;
 pub mod labs;
 pub mod reach;

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use integration::bench::{self, Group, Size};
 use integration::cluster::{ClusterError, Programs};
-use integration::{demo, echo, interrupt, labs, stream};
+use integration::lab::Lab;
+use integration::{demo, echo, interrupt, kubernetes, labs, stream};
 
 /// Many Pairway nodes on one machine, from a containerlab file, with no container engine.
 #[derive(Debug, Parser)]
@@ -53,6 +54,14 @@ enum Command {
     },
     /// Show the labs that are up.
     Status,
+    /// Bring a whole Kubernetes cluster up in the topology `kubernetes` and leave it for looking around.
+    Cluster,
+    /// Run kubectl in the cluster that `lab cluster` has left.
+    Kubectl {
+        /// What it is to do.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measure how fast the data plane and the agent are, beside the kernel's limit and beside others. Takes minutes
     /// and wants a quiet machine.
     Bench {
@@ -136,6 +145,14 @@ fn run(command: Command) -> Result<ExitCode> {
             return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)));
         }
         Command::Status => labs::status()?,
+        Command::Cluster => {
+            interrupt::listen()?;
+            labs::kubernetes(&find_topology(Path::new("kubernetes"))?)?;
+        }
+        Command::Kubectl { arguments } => {
+            let status = kubernetes::kubectl(&Lab::attach("kubernetes")?, &arguments)?;
+            return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)));
+        }
         Command::Bench { groups, smoke, json } => {
             let rows = bench::run(&groups, if smoke { Size::Smoke } else { Size::Full })?;
             if let Some(path) = json {
