@@ -241,7 +241,9 @@ impl Apply<'_> {
         let pending = std::mem::take(&mut self.pending);
         let writer = Writer { marks: self.marks, devices: &self.devices, with_mtu: self.with_mtu };
         let channel = &mut *self.channel;
-        let refused = if pending.len() < OVERLAPPED {
+        let many = pending.len() >= OVERLAPPED;
+        let sent = many.then(|| overlapped(&writer, changes, &pending, channel)).flatten();
+        let refused = sent.unwrap_or_else(|| {
             let mut refused = Vec::new();
             let unsent = writer.write_all(changes, &pending, |mut batch| {
                 refused.extend(channel.deliver(&mut batch));
@@ -249,9 +251,7 @@ impl Apply<'_> {
             });
             refused.extend(unsent);
             refused
-        } else {
-            overlapped(&writer, changes, &pending, channel)
-        };
+        });
         for (position, error) in refused {
             self.results[position] = Err(error);
         }
@@ -469,17 +469,17 @@ impl Writer<'_> {
 }
 
 /// Has the requests sent by a thread of its own, so that the kernel, which works while we send, need not wait until the
-/// next batch is written.
+/// next batch is written. `None`: the system has no thread to give, and nothing was sent.
 fn overlapped(
     writer: &Writer<'_>,
     changes: &[Change],
     positions: &[usize],
     channel: &mut Channel,
-) -> Vec<(usize, ApplyError)> {
+) -> Option<Vec<(usize, ApplyError)>> {
     let (full, to_send) = mpsc::sync_channel::<Batch>(BATCHES_AHEAD);
     let (empty, to_fill) = mpsc::channel();
     std::thread::scope(|scope| {
-        let sender = scope.spawn(move || {
+        let sender = std::thread::Builder::new().name("netlink".to_owned()).spawn_scoped(scope, move || {
             let mut refused = Vec::new();
             for mut batch in to_send {
                 refused.extend(channel.deliver(&mut batch));
@@ -488,6 +488,8 @@ fn overlapped(
             }
             refused
         });
+        // It is a matter of speed alone.
+        let sender = sender.ok()?;
         let unsent = writer.write_all(changes, positions, |batch| {
             // It is received for as long as the thread lives; if that has panicked so do we.
             let _ = full.send(batch);
@@ -496,7 +498,7 @@ fn overlapped(
         drop(full);
         let mut refused = sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         refused.extend(unsent);
-        refused
+        Some(refused)
     })
 }
 

@@ -22,6 +22,7 @@ const HEADER: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
@@ -64,6 +65,8 @@ pub(super) struct Link {
     pub(super) accepts_routers: bool,
     /// Whether the device makes itself link-local addresses.
     pub(super) generates_addresses: bool,
+    /// It is a port of a bridge or in a VRF: what arrives is theirs, and our routes don't see it.
+    pub(super) enslaved: bool,
     pub(super) tunnel: Option<Tunnel>,
 }
 
@@ -114,7 +117,7 @@ impl Link {
             }
             Tunnel::Ip(found) => (TunnelKind::Ip(found.kind), found.local, found.settings),
         };
-        let bent = self.generates_addresses || self.accepts_routers && sysctl;
+        let bent = self.enslaved || self.generates_addresses || self.accepts_routers && sysctl;
         let settings = settings.max(if bent { Settings::Bent } else { Settings::Ours });
         Some(TunnelLink { kind, local, mtu: self.mtu, up: self.up, settings })
     }
@@ -146,6 +149,7 @@ pub(super) fn decode(body: &[u8]) -> Option<Link> {
         ipv6: false,
         accepts_routers: false,
         generates_addresses: false,
+        enslaved: false,
         tunnel: None,
     };
     for (kind, value) in attributes(rest) {
@@ -153,6 +157,7 @@ pub(super) fn decode(body: &[u8]) -> Option<Link> {
             IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
             IFLA_IFALIAS => link.alias = text(value),
+            IFLA_MASTER => link.enslaved = u32_at(value, 0)? != 0,
             IFLA_LINKINFO => {
                 link.kind = attribute(value, IFLA_INFO_KIND).map(text).unwrap_or_default();
                 link.tunnel = attribute(value, IFLA_INFO_DATA).and_then(|data| tunnel(&link.kind, data));
@@ -231,7 +236,7 @@ pub(super) fn probe(kind: IpTunnel) -> Request {
     Request { kind: RTM_NEWLINK, flags: CREATE | EXCL, body }
 }
 
-/// Changes underlay, source address and bent settings where they differ, then Ethernet address and MTU: the kernel
+/// Frees the device, changes underlay, source address and bent settings where they differ, then Ethernet address and MTU: the kernel
 /// refuses an MTU in the request that changes the tunnel.
 pub(super) fn change(now: &Link, link: &TunnelLink, underlay: u32) -> Vec<Request> {
     let mut data = Vec::new();
@@ -245,6 +250,11 @@ pub(super) fn change(now: &Link, link: &TunnelLink, underlay: u32) -> Vec<Reques
         (TunnelKind::Vxlan(_) | TunnelKind::Ip(_), _) => {}
     }
     let mut requests = Vec::new();
+    if now.enslaved {
+        let mut body = header(now.index);
+        put(&mut body, IFLA_MASTER, &0_u32.to_ne_bytes());
+        requests.push(Request { kind: RTM_SETLINK, flags: 0, body });
+    }
     if !data.is_empty() {
         let mut body = header(now.index);
         put_info(&mut body, &link.kind, |info| info.extend(&data));

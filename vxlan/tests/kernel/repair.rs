@@ -29,7 +29,8 @@ fn shown() -> String {
 fn settings() -> String {
     let shown = ip_json("-d -j link show dev vx4").remove(0);
     let accept_ra = std::fs::read_to_string("/proc/sys/net/ipv6/conf/vx4/accept_ra").unwrap_or_default();
-    format!("{} {} accept_ra {accept_ra}", shown["linkinfo"]["info_data"], shown["inet6_addr_gen_mode"])
+    let (data, mode) = (&shown["linkinfo"]["info_data"], &shown["inet6_addr_gen_mode"]);
+    format!("{data} {mode} master {} accept_ra {accept_ra}", shown["master"])
 }
 
 fn index() -> serde_json::Value {
@@ -152,6 +153,11 @@ fn settings_bent_on_the_living_device() {
     for bend in bends {
         repaired_after(move || drop(ip(&format!("link set vx4 {bend}"))));
     }
+    // A bridge without spanning tree and filters takes it as a port.
+    repaired_after(|| {
+        ip("link add br9 type bridge");
+        ip("link set vx4 master br9");
+    });
     repaired_after(|| {
         std::fs::write("/proc/sys/net/ipv6/conf/vx4/accept_ra", "2").expect("sysctl");
     });
