@@ -39,10 +39,6 @@ impl Agent {
         self.state.due = None;
         self.state.asked = None;
         self.state.findings.clear();
-        // What was refused for what the store held may be taken over now.
-        if self.state.refused_config.is_some() && self.snapshots.has_changed().unwrap_or_default() {
-            self.reload();
-        }
         self.state.wakes = vec![began + self.limits.audit];
         let outcome = self.look_and_act(began).await?;
         self.state.not_ready = outcome.not_ready;

@@ -7,7 +7,6 @@ use bgp::speaker::Shutdown;
 use config::{BgpPeer, Config, PathUse};
 
 use super::harness::{Cluster, Node};
-use crate::node::Block;
 use crate::plan::tests::pool;
 use crate::status::Published;
 
@@ -153,29 +152,6 @@ async fn each_other_key_is_refused_and_the_running_state_is_kept() {
     assert!(node.published().status.ready);
     assert_eq!(node.kernel.state(), before);
     assert_eq!(cluster.fabric.history().1, []);
-}
-
-/// What was refused for a block that the node held is taken over once it is given back, without another change of the file.
-#[tokio::test]
-async fn a_refusal_ends_with_its_cause() {
-    let cluster = Cluster::of(&[N1, N2]).await;
-    let node = cluster.node("n1");
-    node.reconfigure(|config| config.pools.push(pool("10.99.0.0/16", 24)));
-    let held = |published: &Published| {
-        let blocks = published.status.blocks.iter();
-        blocks
-            .filter_map(|block| block.parse().ok())
-            .map(Block::new)
-            .find(|block| block.to_string().starts_with("10.99."))
-    };
-    node.until("a block of the new pool", |published| held(published).is_some()).await;
-    let block = held(&node.published()).unwrap();
-    node.reconfigure(|config| config.pools[1].disabled = true);
-    node.reconfigure(|config| config.pools.truncate(1));
-    refused(node, "10.99.0.0/16").await;
-    super::blocks::release(node, block, true).await.unwrap();
-    node.until_no_condition("ConfigRefused").await;
-    assert!(held(&node.published()).is_none());
 }
 
 async fn refused(node: &Node, key: &str) {
