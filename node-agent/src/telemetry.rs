@@ -70,7 +70,8 @@ pub fn init(level: Option<&str>, format: LogFormat) -> Result<(), TelemetryError
 fn filter(level: Option<&str>, from_environment: Option<&str>) -> Result<EnvFilter, TelemetryError> {
     let words = level.into_iter().flat_map(|text| text.split(',')).map(str::trim);
     for word in words.filter(|word| !word.contains(['=', '['])) {
-        if word.parse::<LevelFilter>().is_err() {
+        // tracing takes nothing for `error`.
+        if word.is_empty() || word.parse::<LevelFilter>().is_err() {
             return Err(TelemetryError::Level { word: word.to_owned() });
         }
     }

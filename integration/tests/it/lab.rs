@@ -205,7 +205,10 @@ fn a_lab_that_is_left_can_be_looked_at_and_ended() {
     let (code, _, stderr) = lab(&["down", "two-nodes"]);
     assert!(code == Some(1) && stderr.contains("no lab two-nodes is up"), "{stderr}");
     let (code, _, stderr) = lab(&["up", "no-such-topology"]);
-    assert!(code == Some(1) && stderr.contains("four-nodes, three-subnets, two-nodes"), "{stderr}");
+    assert!(
+        code == Some(1) && stderr.contains("four-nodes, kubernetes, three-subnets, two-nodes"),
+        "{stderr}"
+    );
 }
 
 /// `lab` with its folder, run to its end.
