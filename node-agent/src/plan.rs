@@ -33,6 +33,7 @@ mod nexthop_ids;
 mod objects;
 mod sessions;
 
+pub use arrivals::Judged;
 pub(crate) use arrivals::effect as input_effect;
 pub(crate) use firewall::{
     MODULES as FIREWALL_MODULES, remedy as forward_remedy, unavailable as firewall_unavailable,
@@ -71,6 +72,8 @@ pub struct World<'a> {
     pub learned: &'a Routes,
     /// What the last plan decided, empty after a start.
     pub memory: &'a Memory,
+    /// What the last plan has judged of others' filters.
+    pub judged: &'a Arc<Judged>,
     /// Now: some evidence holds for a while only.
     pub now: Instant,
     /// The agent has started not long ago: a pair that is native in the kernel stays native until its session
@@ -125,6 +128,8 @@ pub struct Plan {
     pub findings: BTreeSet<Finding>,
     /// For the next plan.
     pub memory: Arc<Memory>,
+    /// For the next plan, too.
+    pub judged: Arc<Judged>,
     /// Our tunnel addresses.
     pub tunnel_addresses: BTreeMap<Family, IpAddr>,
 }
@@ -236,7 +241,7 @@ pub fn plan(world: &World<'_>) -> Plan {
     let mut objects = objects::objects(world, &cluster, pairs, &external);
     objects.state.firewall = firewall::table(world, &cluster, &objects.state);
     firewall::report(world, &cluster, &objects.state, &mut findings);
-    arrivals::report(world, &cluster, &objects.state, &sessions.peers, &mut findings);
+    let judged = arrivals::report(world, &cluster, &objects.state, &sessions.peers, &mut findings);
     objects::report(world, &objects.state, &mut findings);
     Plan {
         peers: sessions.peers,
@@ -247,6 +252,7 @@ pub fn plan(world: &World<'_>) -> Plan {
         refused: sessions.refused,
         findings,
         memory: Arc::new(memory),
+        judged,
         tunnel_addresses: cluster.own.tunnel_addresses(),
     }
 }

@@ -12,6 +12,7 @@ mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -313,9 +314,9 @@ pub struct Netfilter {
     /// Packets that the guards have dropped since they were written.
     pub guarded: Count,
     /// Chains of others through which forwarded packets go, and those that these lead to.
-    pub forward: Vec<ForeignChain>,
+    pub forward: Arc<Vec<ForeignChain>>,
     /// Chains of others through which packets for this machine go, and those that these lead to.
-    pub input: Vec<ForeignChain>,
+    pub input: Arc<Vec<ForeignChain>>,
 }
 
 #[cfg(test)]

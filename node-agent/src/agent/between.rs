@@ -16,11 +16,12 @@ use super::brake::{Brake, StartBrake};
 use super::conditions::Conditions;
 use super::parts::Limits;
 use super::planned::Planned;
+use super::reconfigure::RefusedConfig;
 use super::repairs::Repairs;
 use super::tunnels::Tunnels;
 use crate::cni;
 use crate::node::{NodeName, Snapshot};
-use crate::plan::{Finding, Memory, Plan};
+use crate::plan::{Finding, Judged, Memory, Plan};
 use crate::status::Counters;
 use crate::underlay::Local;
 
@@ -36,6 +37,7 @@ pub(super) struct Between {
     pub(super) start_brake: StartBrake,
     pub(super) repairs: Repairs,
     pub(super) memory: Arc<Memory>,
+    pub(super) judged: Arc<Judged>,
     pub(super) plan: Option<Arc<Plan>>,
     /// The same, with what it follows from.
     pub(super) planned: Option<Planned>,
@@ -47,7 +49,7 @@ pub(super) struct Between {
     pub(super) sessions: Arc<SpeakerStatus>,
     pub(super) revision: u64,
     pub(super) conditions: Conditions,
-    pub(super) refused_config: Option<String>,
+    pub(super) refused_config: Option<RefusedConfig>,
     pub(super) findings: BTreeSet<Finding>,
     pub(super) counters: Counters,
     pub(super) failures: Vec<String>,
@@ -82,6 +84,7 @@ impl Between {
             start_brake: StartBrake::default(),
             repairs: Repairs::default(),
             memory: Arc::default(),
+            judged: Arc::default(),
             plan: None,
             planned: None,
             watched: None,

@@ -40,6 +40,7 @@ impl Agent {
         self.state.asked = None;
         self.state.findings.clear();
         self.state.wakes = vec![began + self.limits.audit];
+        self.reconsider();
         let outcome = self.look_and_act(began).await?;
         self.state.not_ready = outcome.not_ready;
         self.settle_cni();
@@ -160,6 +161,7 @@ impl Agent {
             sessions: &sessions,
             learned: &learned,
             memory: &self.state.memory,
+            judged: &self.state.judged,
             now,
             holding,
         };
@@ -176,6 +178,7 @@ impl Agent {
             self.count_flips(&plan);
         }
         self.state.memory = Arc::clone(&plan.memory);
+        self.state.judged = Arc::clone(&plan.judged);
         let wakes = plan.memory.values().filter_map(PairMemory::wake).filter(|wake| *wake > now);
         self.state.wakes.extend(wakes);
         self.forwarding_findings(&observed, &blocks.held);

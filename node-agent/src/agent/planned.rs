@@ -69,7 +69,9 @@ pub(super) fn plan(before: &mut Option<Planned>, world: &World<'_>, shared: Shar
 impl Planned {
     fn follows_from(&self, world: &World<'_>, new: &Shared, observed: &Observed) -> bool {
         let World { own, config: _, snapshot: _, held, local, ip_tunnels, .. } = *world;
-        let World { observed: whole, sessions: _, learned: _, memory, now: _, holding, .. } = *world;
+        // What is kept of judgements is the same again where all else is.
+        let World { observed: whole, sessions: _, learned: _, memory, judged: _, now: _, holding, .. } =
+            *world;
         let old = &self.shared;
         Arc::ptr_eq(&old.config, &new.config)
             && Arc::ptr_eq(&old.snapshot, &new.snapshot)

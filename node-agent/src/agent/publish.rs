@@ -20,7 +20,7 @@ impl Agent {
         let sessions = self.bgp.peek();
         let mut findings = self.state.findings.clone();
         if let Some(refused) = &self.state.refused_config {
-            findings.insert(Finding::new(CONFIG_REFUSED, "", refused.as_str()));
+            findings.insert(Finding::new(CONFIG_REFUSED, "", refused.why.as_str()));
         }
         let mut conditions = self.state.conditions.update(findings, Timestamp::now());
         for trouble in &mut self.troubles {

@@ -98,7 +98,8 @@ pub(super) fn unwanted(snapshot: &Snapshot, pools: &[Pool]) -> Vec<IpNet> {
         .collect()
 }
 
-/// Why a new list of pools can't replace the one in use: one sentence per pool that blocks are held of.
+/// Why pools can't go with a new list of them: one sentence per pool that blocks are held of. (That a pool's block
+/// prefix never changes is the configuration's to say.)
 ///
 /// `held` are this node's own blocks, which may not be in the snapshot yet.
 #[must_use]
@@ -115,18 +116,14 @@ pub fn refused_changes(
     };
     let mut refused = Vec::new();
     for pool in current {
-        let change = match wanted.iter().find(|other| other.cidr == pool.cidr) {
-            Some(same) if same.block_prefix == pool.block_prefix => continue,
-            Some(same) => {
-                format!("change its blockPrefix from {} to {}", pool.block_prefix, same.block_prefix)
-            }
-            None => "be removed".to_owned(),
-        };
+        if wanted.iter().any(|other| other.cidr == pool.cidr) {
+            continue;
+        }
         let holders = holders(pool);
         if let Some((block, holder)) = holders.first_key_value() {
             let holder = holder.map_or_else(|| "this node".to_owned(), ToString::to_string);
             refused.push(format!(
-                "pool {} can't {change} while {} ({block} by {holder}{}); set disabled: true on it, and give them back first (`pairway blocks release` on their nodes)",
+                "pool {} can't be removed while {} ({block} by {holder}{}); set disabled: true on it, and give them back first (`pairway blocks release` on their nodes)",
                 pool.cidr,
                 match holders.len() {
                     1 => "1 of its blocks is held".to_owned(),

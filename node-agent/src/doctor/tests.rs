@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bgp::Family;
 use ipnet::IpNet;
@@ -196,25 +197,34 @@ fn each_thing_that_is_broken_is_found_by_its_check_alone() {
         ),
         (
             "forward-policy",
-            |f| f.netfilter.as_mut().unwrap().forward.push(dropping("ip", "filter", "FORWARD")),
+            |f| {
+                Arc::make_mut(&mut f.netfilter.as_mut().unwrap().forward)
+                    .push(dropping("ip", "filter", "FORWARD"))
+            },
             "iptables -I FORWARD -s 10.244.0.0/16 -j ACCEPT",
         ),
         (
             "forward-policy",
-            |f| f.netfilter.as_mut().unwrap().forward.push(dropping("ip", "mine", "fwd")),
+            |f| Arc::make_mut(&mut f.netfilter.as_mut().unwrap().forward).push(dropping("ip", "mine", "fwd")),
             "nft insert rule ip mine fwd ip saddr 10.244.0.0/16 accept",
         ),
         ("forward-policy", |f| f.legacy_forward = Ok(Some("DROP".to_owned())), "iptables-legacy -I FORWARD"),
         (
             "forward-policy",
-            |f| f.netfilter.as_mut().unwrap().forward.push(dropping("ip", "firewalld", "filter_FORWARD")),
+            |f| {
+                Arc::make_mut(&mut f.netfilter.as_mut().unwrap().forward).push(dropping(
+                    "ip",
+                    "firewalld",
+                    "filter_FORWARD",
+                ))
+            },
             "--add-source=10.244.0.0/16",
         ),
         (
             "input",
             |f| {
                 f.wants_bgp = false;
-                f.netfilter.as_mut().unwrap().input.push(closed("ip", "filter", "INPUT"));
+                Arc::make_mut(&mut f.netfilter.as_mut().unwrap().input).push(closed("ip", "filter", "INPUT"));
             },
             "iptables -I INPUT -p udp --dport 4789 -j ACCEPT",
         ),
@@ -322,7 +332,7 @@ fn closed(family: &str, table: &str, name: &str) -> ForeignChain {
 fn what_must_come_in_is_what_is_in_use() {
     let subjects = |change: fn(&mut Facts)| {
         let mut facts = sound();
-        facts.netfilter.as_mut().unwrap().input.push(closed("inet", "mine", "input"));
+        Arc::make_mut(&mut facts.netfilter.as_mut().unwrap().input).push(closed("inet", "mine", "input"));
         change(&mut facts);
         let checks = examine(&facts).checks.into_iter();
         let found = checks.filter(|check| check.name == "input" && check.outcome == Outcome::Finding);
@@ -364,10 +374,10 @@ fn what_looks_like_trouble_and_is_none() {
         }),
         ("a chain that drops another family", |f| {
             f.pools.retain(|pool| pool.addr().is_ipv4());
-            f.netfilter.as_mut().unwrap().forward.push(dropping("ip6", "mine", "fwd"));
+            Arc::make_mut(&mut f.netfilter.as_mut().unwrap().forward).push(dropping("ip6", "mine", "fwd"));
         }),
         ("a closed chain of another family", |f| {
-            f.netfilter.as_mut().unwrap().input.push(closed("ip6", "mine", "input"));
+            Arc::make_mut(&mut f.netfilter.as_mut().unwrap().input).push(closed("ip6", "mine", "input"));
         }),
         ("no nftables where none are asked for", |f| {
             f.wants_firewall = false;

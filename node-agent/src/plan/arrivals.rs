@@ -2,14 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp::Family;
 use bgp::speaker::{Peer, PeerName, Role};
-use vxlan::firewall::{Arrival, Arriving, input_drops};
+use vxlan::firewall::{Arrival, Arriving, ForeignChain, InputDrop, input_drops};
 use vxlan::{LinkName, State, TunnelKind};
 
 use super::cluster::Cluster;
 use super::{Finding, World};
+
+/// What filters of others drop of what must arrive, and what it follows from. Many rules and many senders take their
+/// time, and neither changes often: it is kept from plan to plan.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Judged {
+    chains: Arc<Vec<ForeignChain>>,
+    arrivals: Vec<Arrival>,
+    drops: BTreeSet<InputDrop>,
+}
+
+impl Judged {
+    fn of(chains: &Arc<Vec<ForeignChain>>, arrivals: Vec<Arrival>) -> Self {
+        Self { drops: input_drops(chains, &arrivals), chains: Arc::clone(chains), arrivals }
+    }
+}
 
 /// Says what is dropped that must arrive.
 pub(super) fn report(
@@ -18,12 +34,19 @@ pub(super) fn report(
     wanted: &State,
     peers: &BTreeMap<PeerName, Peer>,
     findings: &mut BTreeSet<Finding>,
-) {
+) -> Arc<Judged> {
     let chains = &world.observed.netfilter.input;
     if chains.is_empty() {
-        return;
+        return Arc::default();
     }
-    for drop in input_drops(chains, &arrivals(world, cluster, wanted, peers)) {
+    let arrivals = arrivals(world, cluster, wanted, peers);
+    let before = world.judged;
+    let judged = if before.chains == *chains && before.arrivals == arrivals {
+        Arc::clone(before)
+    } else {
+        Arc::new(Judged::of(chains, arrivals))
+    };
+    for drop in &judged.drops {
         let (what, to) = (drop.what, drop.to);
         findings.insert(Finding::new(
             "InputDropped",
@@ -35,6 +58,7 @@ pub(super) fn report(
             ),
         ));
     }
+    judged
 }
 
 /// What it means that such packets are dropped.

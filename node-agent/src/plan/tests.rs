@@ -92,6 +92,7 @@ pub(crate) struct Scene {
     pub sessions: SpeakerStatus,
     pub learned: Routes,
     pub memory: Memory,
+    pub judged: Arc<Judged>,
     pub holding: bool,
     pub now: Instant,
     held: Vec<Block>,
@@ -110,6 +111,7 @@ impl Scene {
             sessions: SpeakerStatus::default(),
             learned: Routes::default(),
             memory: Memory::new(),
+            judged: Arc::default(),
             holding: false,
             now: Instant::now(),
             held: Vec::new(),
@@ -209,6 +211,7 @@ impl Scene {
             sessions: &self.sessions,
             learned: &self.learned,
             memory: &self.memory,
+            judged: &self.judged,
             now: self.now,
             holding: self.holding,
         })

@@ -55,7 +55,11 @@ fn a_pool_goes_only_when_nobody_holds_a_block_of_it() {
     let text = refusal(swap, &snapshot).unwrap_err();
     assert!(text.contains("pool 10.244.0.0/16 can't be removed while 1 of its blocks is held"), "{text}");
     assert!(refusal(|config| config.pools[0].disabled = true, &snapshot).is_ok());
-    assert!(refusal(|config| config.pools[0].block_prefix = 26, &snapshot).is_err());
+    // One sentence, with what to do.
+    let text = refusal(|config| config.pools[0].block_prefix = 26, &snapshot).unwrap_err();
+    assert!(text.contains("add another pool for blocks of /26"), "{text}");
+    assert_eq!(text.matches("10.244.0.0/16").count(), 2, "{text}");
+    assert!(!text.contains("give them back"), "{text}");
 }
 
 struct Watched {

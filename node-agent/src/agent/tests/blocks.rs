@@ -12,7 +12,7 @@ const N1: (&str, &str) = ("n1", "192.0.2.11/24");
 const N2: (&str, &str) = ("n2", "192.0.2.12/24");
 const N3: (&str, &str) = ("n3", "198.51.100.13/24");
 
-async fn release(node: &Node, block: Block, force: bool) -> Result<Released, CommandError> {
+pub(super) async fn release(node: &Node, block: Block, force: bool) -> Result<Released, CommandError> {
     let (answer, answered) = oneshot::channel();
     node.handle().commands.send(Command::ReleaseBlock { block, force, answer }).await.unwrap();
     answered.await.unwrap()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use vxlan::Change;
 use vxlan::fake::{Event, Kind, errno};
@@ -178,15 +179,17 @@ async fn chains_of_others_that_drop_pods_are_reported() {
         base: Some(BaseChain { base: base.clone(), drops }),
         rules: Vec::new(),
     };
-    node.kernel.set_netfilter("a chain that accepts", |netfilter| netfilter.forward = vec![chain(false)]);
+    node.kernel
+        .set_netfilter("a chain that accepts", |netfilter| netfilter.forward = vec![chain(false)].into());
     node.passes().await;
     assert!(!node.conditions().contains(&"ForwardDropped".to_owned()));
-    node.kernel.set_netfilter("iptables -P FORWARD DROP", |netfilter| netfilter.forward = vec![chain(true)]);
+    node.kernel
+        .set_netfilter("iptables -P FORWARD DROP", |netfilter| netfilter.forward = vec![chain(true)].into());
     node.until_condition("ForwardDropped").await;
     let published = node.published();
     let condition = published.status.conditions.iter().find(|c| c.kind == "ForwardDropped").unwrap();
     assert!(condition.message.contains("iptables -I FORWARD -s 10."), "{}", condition.message);
-    node.kernel.set_netfilter("it goes", |netfilter| netfilter.forward.clear());
+    node.kernel.set_netfilter("it goes", |netfilter| netfilter.forward = Arc::default());
     node.until_no_condition("ForwardDropped").await;
 }
 

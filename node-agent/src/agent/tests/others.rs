@@ -51,7 +51,7 @@ fn accept(protocol: u8) -> Rule {
 async fn what_must_come_in_and_is_dropped_is_said() {
     let cluster = Cluster::of(&[N1, N2, N3]).await;
     let set = |node: &Node, chains: Vec<ForeignChain>| {
-        node.kernel.set_netfilter("input chains", move |netfilter| netfilter.input = chains);
+        node.kernel.set_netfilter("input chains", move |netfilter| netfilter.input = chains.into());
     };
     // The node with the smaller name opens the session: only the other must let it in.
     let (mut accepting, mut opening) = (cluster.node("n1"), cluster.node("n2"));
@@ -117,8 +117,9 @@ async fn the_protocols_of_ip_in_ip_are_asked_for_where_it_is_used_and_guarded() 
     let expected = || ["203.0.113.10"].map(|ip| ip.parse().unwrap()).into();
     node.until("the other left", |_| others("others_ipip") == Some(expected())).await;
 
-    node.kernel
-        .set_netfilter("closed", |netfilter| netfilter.input = vec![closed(vec![accept(17), accept(6)])]);
+    node.kernel.set_netfilter("closed", |netfilter| {
+        netfilter.input = vec![closed(vec![accept(17), accept(6)])].into()
+    });
     let found = until_count(node, "InputDropped", 2).await;
     assert!(
         found[0].subject.starts_with("IP protocol 4 to") && found[1].subject.starts_with("IP protocol 41 to")

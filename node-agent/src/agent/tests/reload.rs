@@ -6,7 +6,9 @@ use std::time::Duration;
 use bgp::speaker::Shutdown;
 use config::{BgpPeer, Config, PathUse};
 
+use super::blocks::release;
 use super::harness::{Cluster, Node};
+use crate::node::Block;
 use crate::plan::tests::pool;
 use crate::status::Published;
 
@@ -152,6 +154,73 @@ async fn each_other_key_is_refused_and_the_running_state_is_kept() {
     assert!(node.published().status.ready);
     assert_eq!(node.kernel.state(), before);
     assert_eq!(cluster.fabric.history().1, []);
+}
+
+/// What was refused for a block is taken over once the block is given back, whoever held it, without a word from the
+/// file. What has another reason stays refused.
+#[tokio::test]
+async fn a_refusal_ends_with_its_cause() {
+    let cluster = Cluster::of(&[N1, N2]).await;
+    let nodes = [cluster.node("n1"), cluster.node("n2")];
+    let held = |published: &Published| {
+        let blocks = published.status.blocks.iter().filter(|block| block.starts_with("10.99."));
+        blocks.map(|block| Block::new(block.parse().unwrap())).next()
+    };
+    for node in nodes {
+        node.reconfigure(|config| {
+            config.pools.push(pool("10.99.0.0/16", 24));
+            config.blocks.per_node = 2;
+            config.pools[0].disabled = true;
+        });
+    }
+    for node in nodes {
+        node.until("a block of the new pool", |published| held(published).is_some()).await;
+    }
+    for node in nodes {
+        node.reconfigure(|config| {
+            config.blocks.per_node = 1;
+            config.pools[0].disabled = false;
+            config.pools[1].disabled = true;
+        });
+        node.passes().await;
+        assert!(!node.conditions().contains(&"ConfigRefused".to_owned()));
+    }
+    nodes[0].reconfigure(|config| {
+        config.pools.truncate(1);
+    });
+    nodes[1].reconfigure(|config| {
+        config.pools.truncate(1);
+        config.bgp.asn = 64_999;
+    });
+    let both = |published: &Published| {
+        let mut found = published.status.conditions.iter().filter(|found| found.kind == "ConfigRefused");
+        found.any(|found| found.message.contains("2 of its blocks are held"))
+    };
+    for node in nodes {
+        node.until("both blocks in the way", both).await;
+    }
+    // The files are gone: what is taken over is what was read before.
+    let unreadable = || Err("the file is read again".to_owned());
+    for node in nodes {
+        *node.config.lock().unwrap() = unreadable();
+    }
+    let first = held(&nodes[0].published()).unwrap();
+    release(nodes[0], first, true).await.unwrap();
+    for node in nodes {
+        refused(node, "1 of its blocks is held").await;
+    }
+    let second = held(&nodes[1].published()).unwrap();
+    release(nodes[1], second, true).await.unwrap();
+    nodes[0].until_no_condition("ConfigRefused").await;
+    refused(nodes[1], "bgp.asn").await;
+    nodes[1]
+        .until("no block in the way", |published| {
+            let mut found = published.status.conditions.iter();
+            found.any(|found| found.kind == "ConfigRefused" && !found.message.contains("10.99.0.0/16"))
+        })
+        .await;
+    // It has been taken over: a change of the pool is one of nothing.
+    assert!(held(&nodes[0].published()).is_none());
 }
 
 async fn refused(node: &Node, key: &str) {

@@ -60,7 +60,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
 /// What must come in from the nodes, and is dropped by a chain of others.
 fn input(facts: &Facts) -> Vec<Check> {
     let arrivals = arrivals(facts);
-    let judged = |subject: &str, chains: Result<&Vec<ForeignChain>, &String>, legacy: bool| match chains {
+    let judged = |subject: &str, chains: Result<&[ForeignChain], &String>, legacy: bool| match chains {
         Err(why) => vec![not_checked(INPUT, subject, why.clone())],
         Ok(chains) => {
             let drops = input_drops(chains, &arrivals);
@@ -69,7 +69,7 @@ fn input(facts: &Facts) -> Vec<Check> {
                 let (message, remedy) = if legacy {
                     // The chains look the same, and another program keeps them.
                     let message = drop.to_string().replacen("nftables table", "legacy iptables table", 1);
-                    (message, drop.remedy().replace("iptables -I", "iptables-legacy -I"))
+                    (message, drop.legacy_remedy())
                 } else {
                     (drop.to_string(), drop.remedy())
                 };
@@ -80,9 +80,9 @@ fn input(facts: &Facts) -> Vec<Check> {
             })
         }
     };
-    let nftables = facts.netfilter.as_ref().map(|netfilter| &netfilter.input);
+    let nftables = facts.netfilter.as_ref().map(|netfilter| netfilter.input.as_slice());
     let mut checks = judged("nftables", nftables, false);
-    checks.extend(judged("iptables-legacy", facts.legacy_input.as_ref(), true));
+    checks.extend(judged("iptables-legacy", facts.legacy_input.as_deref(), true));
     checks
 }
 

@@ -17,6 +17,60 @@ fn outside(import: &[&str]) -> BgpPeer {
     }
 }
 
+/// Judging others' filters is left out where neither they nor what must arrive has changed, and where it is not, what is
+/// said is the same as from the beginning.
+#[test]
+fn what_others_filters_drop_is_judged_once() {
+    use vxlan::Interface;
+    use vxlan::firewall::{Base, BaseChain, ForeignChain, hook};
+
+    let closed = |drops| {
+        let base = Base { kind: "filter".to_owned(), hook: hook::INPUT, priority: 0 };
+        Arc::new(vec![ForeignChain {
+            family: "ip".to_owned(),
+            table: "filter".to_owned(),
+            name: "INPUT".to_owned(),
+            base: Some(BaseChain { base, drops }),
+            rules: Vec::new(),
+        }])
+    };
+    let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
+    let eth0 = Interface {
+        index: 2,
+        kind: String::new(),
+        alias: String::new(),
+        up: true,
+        carrier: true,
+        mtu: 1500,
+        mac: None,
+        tunnel: None,
+        ends: None,
+        forwards: None,
+        addresses: Vec::new(),
+    };
+    scene.observed.interfaces.insert("eth0".parse().unwrap(), eth0);
+    let said = |plan: &Plan| plan.findings.iter().filter(|found| found.kind == "InputDropped").count();
+    let mut go_on = |change: &dyn Fn(&mut Scene)| {
+        change(&mut scene);
+        let before = Arc::clone(&scene.judged);
+        let plan = scene.plan();
+        scene.judged = Arc::default();
+        assert_eq!(scene.plan(), plan, "as judged anew");
+        scene.judged = Arc::clone(&plan.judged);
+        (said(&plan), Arc::ptr_eq(&before, &plan.judged))
+    };
+    assert_eq!(go_on(&|scene| scene.observed.netfilter.input = closed(true)), (1, false));
+    assert_eq!(go_on(&|_| ()), (1, true));
+    // The same chains, read again, and a change that is none for them.
+    assert_eq!(go_on(&|scene| scene.observed.netfilter.input = closed(true)), (1, true));
+    assert_eq!(go_on(&|scene| scene.established("n2", &["10.244.2.0/24"])), (1, true));
+    // Another sender, and another chain.
+    assert_eq!(go_on(&|scene| scene.add("n3 192.0.2.3/24 10.244.3.0/24")), (1, false));
+    assert_eq!(go_on(&|scene| scene.observed.netfilter.input = closed(false)), (0, false));
+    assert_eq!(go_on(&|_| ()), (0, true));
+    assert_eq!(go_on(&|scene| scene.observed.netfilter.input = Arc::default()), (0, false));
+}
+
 #[test]
 fn routes_from_outside_keep_out_of_the_cluster() {
     let mut scene = Scene::new(

@@ -1,6 +1,11 @@
 use super::*;
-use crate::firewall::foreign::Ports;
-use crate::firewall::table::{Base, BaseChain};
+use crate::firewall::foreign::{Extension, Ports};
+use crate::firewall::table::{
+    Base, BaseChain, Choice, Expression, MetaKey, NETWORK, Rule, TRANSPORT, Verdict,
+};
+
+mod crowd;
+mod simple;
 
 const PEERS: [&str; 3] = ["192.0.2.7", "192.0.2.8", "198.51.100.9"];
 
@@ -260,6 +265,38 @@ fn senders_that_rules_tell_apart_are_judged_apart() {
         "chain INPUT of the nftables table ip filter drops UDP port 4789 to 192.0.2.1 by its policy, from 192.0.2.7"
     );
     assert_eq!(drop.remedy(), "iptables -I INPUT -s 192.0.2.7 -p udp --dport 4789 -j ACCEPT");
+}
+
+/// A few are named, the others counted, and the legacy iptables have programs of their own.
+#[test]
+fn a_command_lets_a_few_in_and_counts_the_rest() {
+    let mut asked = arrival(Arriving::Udp(4789));
+    asked.from = (1..=20).map(|last| std::net::Ipv4Addr::new(192, 0, 2, last).into()).collect();
+    let remedy = |many: u8| {
+        let rules = (many + 1..=20).map(|last| rule(&[from(&format!("192.0.2.{last}/32"))], accept()));
+        let drops = input_drops(&[chain("INPUT", Some(true), rules.collect())], std::slice::from_ref(&asked));
+        let drop = drops.first().unwrap().clone();
+        assert_eq!(drop.from.len(), usize::from(many));
+        (drop.remedy(), drop.legacy_remedy())
+    };
+    let one = |last: u8| format!("iptables -I INPUT -s 192.0.2.{last} -p udp --dport 4789 -j ACCEPT");
+    let eight: Vec<String> = (1..=8).map(one).collect();
+    assert_eq!(remedy(8).0, eight.join(" && "));
+    assert_eq!(remedy(11).0, format!("{} # and the same for 3 more", eight.join(" && ")));
+    assert_eq!(remedy(20).0, "iptables -I INPUT -p udp --dport 4789 -j ACCEPT");
+    assert_eq!(remedy(1).1, "iptables-legacy -I INPUT -s 192.0.2.1 -p udp --dport 4789 -j ACCEPT");
+
+    let mut ipv6 = chain("INPUT", Some(true), vec![]);
+    ipv6.family = "ip6".to_owned();
+    let asked = Arrival {
+        to: "2001:db8::1".parse().unwrap(),
+        from: BTreeSet::from(["2001:db8::7".parse().unwrap()]),
+        ..asked
+    };
+    let drops = input_drops(&[ipv6], &[asked]);
+    let drop = drops.first().unwrap();
+    assert_eq!(drop.legacy_remedy(), "ip6tables-legacy -I INPUT -p udp --dport 4789 -j ACCEPT");
+    assert_eq!(drop.remedy(), "ip6tables -I INPUT -p udp --dport 4789 -j ACCEPT");
 }
 
 /// As ufw has them: what may come back from one chain decides in the next, and what is only perhaps dropped is still

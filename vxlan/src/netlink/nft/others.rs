@@ -72,8 +72,8 @@ fn namespace() -> Option<u64> {
 /// What others have at the hooks that matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Others {
-    pub(super) forward: Vec<ForeignChain>,
-    pub(super) input: Vec<ForeignChain>,
+    pub(super) forward: Arc<Vec<ForeignChain>>,
+    pub(super) input: Arc<Vec<ForeignChain>>,
 }
 
 /// Reads it; `own` is the name of our table.
@@ -88,7 +88,7 @@ pub(super) fn read(source: &mut impl Source, own: &str) -> io::Result<Others> {
     // What sets hold decides nothing for forwarded packets: of those one end is not known.
     let input = look.hooked(&chains, hook::INPUT, true)?;
     let forward = look.hooked(&chains, hook::FORWARD, false)?;
-    Ok(Others { forward, input })
+    Ok(Others { forward: forward.into(), input: input.into() })
 }
 
 /// Family and name of a table.

@@ -103,7 +103,7 @@ fn what_is_not_read_leaves_a_mark() {
         let rules = vec![Rule::new(vec![Expression::Verdict(Verdict::Continue)]); rules];
         let chains = vec![("input", chain(hook::INPUT, rules))];
         let mut theirs = Theirs { chains, elements: 0, asked: Vec::new() };
-        read(&mut theirs, "pairway").unwrap().input.remove(0).rules
+        read(&mut theirs, "pairway").unwrap().input[0].rules.clone()
     };
     let all = read_of(MOST_RULES);
     assert!(all.len() == MOST_RULES && !all.contains(&unread));
