@@ -70,8 +70,17 @@ impl ConfigFile {
         let name = path.display().to_string();
         let unreadable =
             |problem: String, hint: &str| ConfigErrors::one(ConfigError::unreadable(&name, problem, hint));
-        let metadata =
-            std::fs::metadata(path).map_err(|error| unreadable(format!("can't be read: {error}"), ""))?;
+        let failed = |error: std::io::Error| {
+            let hint = if error.kind() == std::io::ErrorKind::NotFound {
+                "check the path, or write the file"
+            } else if error.kind() == std::io::ErrorKind::PermissionDenied {
+                "run this as root, or let this user read the file"
+            } else {
+                ""
+            };
+            unreadable(format!("can't be read: {error}"), hint)
+        };
+        let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {
             return Err(unreadable("is not a file".to_owned(), "name the YAML file itself"));
         }
@@ -79,9 +88,15 @@ impl ConfigFile {
             let problem = format!("the file has {} bytes, at most {MAX_FILE} are read", metadata.len());
             return Err(unreadable(problem, "is it the right file?"));
         }
-        let bytes = std::fs::read(path).map_err(|error| unreadable(format!("can't be read: {error}"), ""))?;
+        let bytes = std::fs::read(path).map_err(failed)?;
         match String::from_utf8(bytes) {
-            Ok(text) => Self::parse(&text, &name),
+            Ok(text) => {
+                let file = Self::parse(&text, &name)?;
+                match file.written_over(path) {
+                    Some(error) => Err(ConfigErrors::one(error)),
+                    None => Ok(file),
+                }
+            }
             Err(error) => {
                 let offset = error.utf8_error().valid_up_to();
                 let line = 1 + error.as_bytes()[..offset].iter().filter(|byte| **byte == b'\n').count();
@@ -89,6 +104,24 @@ impl ConfigFile {
                 Err(unreadable(problem, "save the file as UTF-8"))
             }
         }
+    }
+
+    /// The mistake of naming this very file, at `path`, as one that the agent writes for CNI plugins.
+    fn written_over(&self, path: &Path) -> Option<ConfigError> {
+        let standing = std::fs::canonicalize(path).ok();
+        let is_this = |other: &Path| {
+            other == path || standing.is_some() && std::fs::canonicalize(other).ok() == standing
+        };
+        let configs = std::iter::once(&self.base).chain(self.overrides.iter().map(|(_, config)| config));
+        let mut files = configs.flat_map(|config| {
+            [("cni.subnetEnv", &config.cni.subnet_env), ("cni.conflist", &config.cni.conflist)]
+        });
+        let (key, _) = files.find(|(_, other)| other.as_deref().is_some_and(is_this))?;
+        let problem = "this is the configuration file itself".to_owned();
+        let hint = "name a file that nothing else is kept in";
+        let mut error = ConfigError::unreadable(&path.display().to_string(), problem, hint);
+        key.clone_into(&mut error.key);
+        Some(error)
     }
 
     fn read(text: &str, findings: &mut Findings) -> Option<Self> {

@@ -313,6 +313,29 @@ impl Rules<'_, '_> {
             let problem = format!("`{conflist}` is cni.subnetEnv already");
             self.wrong("cni.conflist", conflist, problem, "give each a file of its own");
         }
+        for (key, path) in [("cni.subnetEnv", subnet_env), ("cni.conflist", conflist)] {
+            if path == raw::NONE {
+                continue;
+            }
+            if let Some(problem) = self.taken(path) {
+                self.wrong(key, path, problem, "name a file that nothing else is kept in");
+            }
+        }
+    }
+
+    /// What else is kept in that place.
+    fn taken(&self, path: &str) -> Option<String> {
+        let own = parts(path);
+        if own == parts(&self.file.api.socket) {
+            return Some(format!("`{path}` is the API's socket, api.socket"));
+        }
+        let raw::Store { file, kubernetes, etcd } = &self.file.store;
+        let is_file = kubernetes.is_none() && etcd.is_none();
+        let store = is_file.then(|| file.clone().unwrap_or_default().path);
+        let state = (self.file.state_dir.as_str(), "the agent's own state, stateDir");
+        let folders = [Some(state), store.as_deref().map(|store| (store, "the store, store.file.path"))];
+        let within = folders.into_iter().flatten().find(|(folder, _)| own.starts_with(&parts(folder)));
+        within.map(|(_, what)| format!("`{path}` lies in the folder of {what}"))
     }
 
     fn store(&mut self) {
@@ -426,6 +449,19 @@ impl Rules<'_, '_> {
             self.wrong("kernel.table", kernel.table, problem, hint);
         }
     }
+}
+
+/// The names in a path that begins at the root, without those that lead nowhere.
+pub(crate) fn parts(path: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    parts
 }
 
 /// The store that a file without mistakes names.

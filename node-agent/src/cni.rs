@@ -1,5 +1,5 @@
 //! Files for the CNI plugins that wire pods: this node's subnets in flannel's format, and a configuration of our own.
-//! What they say is pure; [`write()`] and [`withdraw`] touch the disk.
+//! What they say is pure; [`write()`] and [`withdraw`] touch the disk, and [`Watch`] says when others do.
 //!
 //! Both formats carry our mark (a comment, the network's name), so that a file of somebody else in that place is
 //! known as such. Formats: the CNI specification 1.0.0; `bridge`, `host-local` and `portmap` of
@@ -18,6 +18,10 @@ use serde_json::{Value as Json, json};
 
 use crate::durable;
 use crate::node::Block;
+
+mod watch;
+
+pub use watch::Watch;
 
 /// Name of the network in our conflist.
 const NETWORK: &str = "pairway";

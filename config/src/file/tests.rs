@@ -49,3 +49,35 @@ fn a_file_needs_no_pools_where_every_node_has_an_override_only_if_the_rest_has_t
     let text = "overrides: [{ match: { name: '*' }, pools: [{ cidr: 10.0.0.0/16, blockPrefix: 24 }] }]";
     assert!(ConfigFile::parse(text, "test").is_err());
 }
+
+/// However it is called: a file that the agent would write over its own configuration is none.
+#[test]
+fn the_file_itself_is_no_file_for_cni_plugins() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairway.yaml");
+    let link = folder.path().join("link.env");
+    let loads = |subnet_env: &Path| {
+        let text = format!(
+            "pools: [{{ cidr: 10.244.0.0/16, blockPrefix: 24 }}]\ncni: {{ subnetEnv: {} }}\n",
+            subnet_env.display()
+        );
+        std::fs::write(&path, text).unwrap();
+        ConfigFile::load(&path).map_err(|errors| errors.summary())
+    };
+    std::os::unix::fs::symlink("pairway.yaml", &link).unwrap();
+    for itself in [&path, &link] {
+        let error = loads(itself).unwrap_err();
+        assert!(
+            error.contains("pairway.yaml: cni.subnetEnv: this is the configuration file itself"),
+            "{error}"
+        );
+    }
+    assert!(loads(&folder.path().join("subnet.env")).is_ok());
+}
+
+#[test]
+fn a_file_that_can_not_be_read_comes_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = ConfigFile::load(&folder.path().join("missing.yaml")).unwrap_err().summary();
+    assert!(error.contains("check the path"), "{error}");
+}

@@ -269,6 +269,22 @@ fn config() -> impl Strategy<Value = Config> {
             "directories differ",
             |config| !matches!(&config.store, Store::File { path, .. } if *path == config.state_dir),
         )
+        .prop_filter("files for CNI plugins have places of their own", |config| {
+            let store = match &config.store {
+                Store::File { path, .. } => Some(path),
+                Store::Kubernetes { .. } | Store::Etcd(_) => None,
+            };
+            let taken = |path: &PathBuf| {
+                let folders = [Some(&config.state_dir), store];
+                *path == config.api_socket
+                    || folders.into_iter().flatten().any(|folder| path.starts_with(folder))
+            };
+            let files = [&config.cni.subnet_env, &config.cni.conflist];
+            // What `..` leads to is told by tables.
+            let plain = |path: &PathBuf| !path.to_string_lossy().contains("..");
+            let all = files.into_iter().flatten().chain([&config.state_dir, &config.api_socket]).chain(store);
+            all.into_iter().all(plain) && !files.into_iter().flatten().any(taken)
+        })
         .prop_filter("IP-in-IP goes over IPv4", |config| {
             let ipv6 = |selector: &UnderlaySelector| matches!(selector, UnderlaySelector::Cidr(IpNet::V6(_)));
             let only_ipv6 = matches!(&config.node.underlay, Underlay::Select(all) if all.iter().all(ipv6));

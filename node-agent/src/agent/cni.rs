@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
+use tokio::time::Instant;
+
 use super::Agent;
 use crate::cni::{self, Found, Kind, Network};
 use crate::plan::Finding;
@@ -56,6 +58,8 @@ impl Agent {
             }
             self.state.cni_places.clone_from(&places);
         }
+        // Before the files are looked at, so that nothing is missed between.
+        self.cni_watch.follow(&places);
         // Who holds which blocks is not known yet: what stands stands.
         let (Some(held), Some(mtu)) = (held, mtu) else { return };
         // After a boot the kernel holds no route: pods that start now would be cut off.
@@ -83,6 +87,10 @@ impl Agent {
                 Ok(Done::Nothing) | Err(_) => (),
             }
             note(&mut self.state.findings, path, done.map(|_| ()));
+        }
+        // A folder that was made just now: what else happened there is unknown.
+        if self.cni_watch.follow(&places) {
+            self.state.wakes.push(Instant::now());
         }
     }
 }

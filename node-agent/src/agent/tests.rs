@@ -5,6 +5,7 @@ mod harness;
 
 mod blocks;
 mod calls;
+mod cni;
 mod crowd;
 mod faults;
 mod firewall;

@@ -72,6 +72,7 @@ impl Agent {
                 },
                 Ok(()) = self.health.changed() => Wake::Pass,
                 Some(()) = blocks::news(&mut self.facts) => Wake::Pass,
+                () = self.cni_watch.changed() => Wake::Pass,
                 () = trouble => Wake::Publish,
                 news = self.bgp.changed() => match news {
                     News::Routes | News::Started => Wake::Pass,

@@ -60,7 +60,10 @@ fn mistakes(path: &Path, errors: &ConfigErrors) -> Failure {
     let mistakes: Vec<Mistake> = errors.iter().map(Mistake::from).collect();
     let (message, details) = match mistakes.as_slice() {
         // There is no line to show.
-        [only] if only.line == 0 => (format!("{}: {}", only.file, only.problem), String::new()),
+        [only] if only.line == 0 => {
+            let key = if only.key.is_empty() { String::new() } else { format!("{}: ", only.key) };
+            (format!("{}: {key}{}", only.file, only.problem), String::new())
+        }
         [_] => (format!("1 mistake in {}", path.display()), errors.to_string()),
         several => (format!("{} mistakes in {}", several.len(), path.display()), errors.to_string()),
     };

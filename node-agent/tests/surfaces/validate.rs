@@ -76,7 +76,7 @@ fn no_file_and_what_is_none() {
     assert_eq!((ended.code, ended.out.as_str()), (64, ""));
     expect![[r#"
         pairway: missing.yaml: can't be read: No such file or directory (os error 2)
-        hint: docs/configuration.md describes every key
+        hint: check the path, or write the file
     "#]]
     .assert_eq(&ended.err);
     let ended = run(pairway(&["validate", "."]).current_dir(folder.path()));

@@ -268,7 +268,7 @@ fn files_that_are_no_text() {
     let message = |path: &std::path::Path| {
         ConfigFile::load(path).unwrap_err().to_string().replace(&folder.path().display().to_string(), "")
     };
-    expect!["/absent.yaml: can't be read: No such file or directory (os error 2)"]
+    expect!["/absent.yaml: can't be read: No such file or directory (os error 2); check the path, or write the file"]
         .assert_eq(&message(&folder.path().join("absent.yaml")));
     expect![": is not a file; name the YAML file itself"].assert_eq(&message(folder.path()));
 }

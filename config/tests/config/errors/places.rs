@@ -161,3 +161,34 @@ fn places() {
     "#]],
     );
 }
+
+#[test]
+fn files_for_cni_plugins_have_places_of_their_own() {
+    beside_a_pool(
+        "cni: { subnetEnv: /run/pairway/api.sock, conflist: /var/lib//pairway/store/nodes/x.conflist }\n",
+        expect![[r#"
+            pairway.yaml:2:19: cni.subnetEnv: `/run/pairway/api.sock` is the API's socket, api.socket
+                2 | cni: { subnetEnv: /run/pairway/api.sock, conflist: /var/lib//pairway/store/nodes/x.conflist }
+                  |                   ^^^^^^^^^^^^^^^^^^^^^ name a file that nothing else is kept in
+            pairway.yaml:2:52: cni.conflist: `/var/lib//pairway/store/nodes/x.conflist` lies in the folder of the agent's own state, stateDir
+                2 | cni: { subnetEnv: /run/pairway/api.sock, conflist: /var/lib//pairway/store/nodes/x.conflist }
+                  |                                                    ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ name a file that nothing else is kept in
+        "#]],
+    );
+    beside_a_pool(
+        "cni: { subnetEnv: /var/lib/pairway/../pairway/store }\nstore: { file: { path: /srv/store } }\n",
+        expect![[r#"
+            pairway.yaml:2:19: cni.subnetEnv: `/var/lib/pairway/../pairway/store` lies in the folder of the agent's own state, stateDir
+                2 | cni: { subnetEnv: /var/lib/pairway/../pairway/store }
+                  |                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ name a file that nothing else is kept in
+        "#]],
+    );
+    beside_a_pool(
+        "cni: { subnetEnv: /srv/store/subnet.env }\nstore: { file: { path: /srv/store } }\n",
+        expect![[r#"
+            pairway.yaml:2:19: cni.subnetEnv: `/srv/store/subnet.env` lies in the folder of the store, store.file.path
+                2 | cni: { subnetEnv: /srv/store/subnet.env }
+                  |                   ^^^^^^^^^^^^^^^^^^^^^ name a file that nothing else is kept in
+        "#]],
+    );
+}
