@@ -99,7 +99,14 @@ impl Simple<'_> {
                 }
                 Expression::Verdict(_) | Expression::Reject => return (matches, Some(expression)),
                 Expression::Other(_) | Expression::Unread => return (None, Some(expression)),
-                other => panic!("made up {other:?}"),
+                Expression::Meta(_)
+                | Expression::Payload { .. }
+                | Expression::AddressKind
+                | Expression::Lookup { .. }
+                | Expression::Masquerade { .. }
+                | Expression::ConnectionState
+                | Expression::VerdictMap { .. }
+                | Expression::Extension(_) => panic!("made up {expression:?}"),
             };
             matches = match (matches, found) {
                 (_, Some(false)) => return (Some(false), None),
