@@ -24,8 +24,8 @@ use crate::effects;
 use crate::firewall::Table;
 use crate::standing::local_elsewhere;
 use crate::state::{
-    Address, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey, RouteTarget,
-    Rule, State, TunnelLink,
+    Address, ELSEWHERE, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey,
+    RouteTarget, Rule, State, TunnelLink,
 };
 use faults::InUse;
 pub(crate) use faults::{Ground, removals};
@@ -282,6 +282,10 @@ impl Work<'_> {
         }
         for (key, now, wanted) in joined(&self.now.fdb, &self.wanted.fdb) {
             if let Some(remote) = wanted.filter(|_| now != wanted && !self.obstacles.link(&key.link)) {
+                // Over a nexthop object the kernel takes a replace, and leaves it as it is.
+                if now == Some(&ELSEWHERE) {
+                    self.changes.push(Change::DeleteFdb(key.clone()));
+                }
                 self.changes.push(Change::SetFdb(key.clone(), *remote));
             }
         }

@@ -130,8 +130,8 @@ pub struct State {
     /// Permanent neighbours on our VXLAN devices: protocol address to Ethernet address.
     pub neighbors: BTreeMap<NeighborKey, Mac>,
     /// Forwarding database of our VXLAN devices: inner Ethernet address to the remote underlay address (`NTF_SELF`,
-    /// `NUD_PERMANENT`). [`ELSEWHERE`] is only ever observed: it is replaced where we want an entry and deleted where we
-    /// don't.
+    /// `NUD_PERMANENT`). [`ELSEWHERE`] is only ever observed: it is deleted, and made anew where
+    /// we want an entry.
     pub fdb: BTreeMap<FdbKey, IpAddr>,
     /// Nexthop objects.
     pub nexthops: BTreeMap<NexthopId, Nexthop>,

@@ -4,13 +4,15 @@
 //! Nothing of it blocks a change of ours, it is only said. A rule counts where it catches packets from pods for certain and
 //! leads to a route that takes them; one that also asks for a mark or a port is nobody's business but its owner's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
 use crate::diff::Conflict;
 use crate::effects::MAIN;
-use crate::state::{ForeignRule, InstalledRoute, Observed, RouteKey, RouteTarget, Rule, RuleAction, State};
+use crate::state::{
+    ForeignRule, InstalledRoute, Observed, Route, RouteKey, RouteTarget, Rule, RuleAction, State,
+};
 
 /// Priority of the kernel's own rule that leads to `main`.
 const MAIN_PRIORITY: u32 = 32_766;
@@ -78,7 +80,8 @@ impl Detours {
         let before = |rule: &&ForeignRule, priority: u32| {
             rule.priority < priority && beyond.is_none_or(|beyond| rule.priority < beyond)
         };
-        let scene = Scene { observed, wanted, pools: ours.iter().map(|rule| rule.from).collect() };
+        let pools = ours.iter().map(|rule| rule.from).collect();
+        let scene = Scene { observed, wanted, pools, tables: tables(observed) };
         // Where our routes to nodes stand, and those to blocks.
         for (table, priority) in [(own.1, own.0), (MAIN, main)] {
             for rule in of_family().filter(|rule| before(rule, priority) && scene.catches(rule)) {
@@ -92,20 +95,12 @@ impl Detours {
         let Some(routes) = scene.leads_to(rule, table) else { return };
         let mut passed = 0;
         let mut example = None;
-        for (key, route) in &scene.wanted.routes {
+        for (key, route) in ours(scene.wanted, table, rule) {
             let RouteTarget::Nexthop(id) = route.target else { continue };
-            let ours = key.table == table && key.prefix.addr().is_ipv6() == rule.ipv6;
-            if !ours || rule.to.is_some_and(|to| !overlap(to, key.prefix)) {
-                continue;
-            }
             let taken = match &routes {
                 // The best that takes all of it, or any that takes a part.
-                Some(routes) => {
-                    let best = routes
-                        .iter()
-                        .filter(|found| overlap(found.key.prefix, key.prefix))
-                        .max_by_key(|found| found.key.prefix.prefix_len());
-                    let Some(best) = best else { continue };
+                Some((routes, suppress)) => {
+                    let Some(best) = routes.longest(key.prefix, *suppress) else { continue };
                     if scene.same_way(best, id, key.prefix) {
                         continue;
                     }
@@ -141,6 +136,8 @@ struct Scene<'a> {
     wanted: &'a State,
     /// Prefixes of pods, of one family.
     pools: Vec<IpNet>,
+    /// Routes of others by table, and whether they are of IPv6.
+    tables: BTreeMap<(u32, bool), Routes<'a>>,
 }
 
 impl Scene<'_> {
@@ -161,25 +158,21 @@ impl Scene<'_> {
         from_pods && by_pods && !rule.asks_more
     }
 
-    /// The routes that a rule leads to past a table of ours; an inner `None` if it ends packets. Nothing if it leads nowhere
-    /// else.
+    /// The routes that a rule leads to past a table of ours, and up to which length they don't count; an inner `None` if it
+    /// ends packets. Nothing if it leads nowhere else.
     #[expect(
         clippy::option_option,
         reason = "a rule that leads nowhere else, one that ends packets, and routes"
     )]
-    fn leads_to(&self, rule: &ForeignRule, table: u32) -> Option<Option<Vec<&InstalledRoute>>> {
-        let (to, suppress) = match rule.action {
-            RuleAction::Lookup { table: to, .. } if to == table || to == LOCAL => return None,
-            RuleAction::Lookup { table: to, suppress } => (to, suppress),
-            RuleAction::End => return Some(None),
-            RuleAction::Other => return None,
-        };
-        let defaults = self.observed.default_routes.iter();
-        let routes = self.observed.foreign_routes.iter().chain(defaults).filter(|route| {
-            let counts = suppress.is_none_or(|length| u32::from(route.key.prefix.prefix_len()) > length);
-            route.key.table == to && route.key.prefix.addr().is_ipv6() == rule.ipv6 && counts
-        });
-        Some(Some(routes.collect()))
+    fn leads_to(&self, rule: &ForeignRule, table: u32) -> Option<Option<(&Routes<'_>, Option<u32>)>> {
+        match rule.action {
+            RuleAction::Lookup { table: to, .. } if to == table || to == LOCAL => None,
+            RuleAction::Lookup { table: to, suppress } => {
+                self.tables.get(&(to, rule.ipv6)).map(|routes| Some((routes, suppress)))
+            }
+            RuleAction::End => Some(None),
+            RuleAction::Other => None,
+        }
     }
 
     /// Whether a route leads where our nexthop object leads: straight to the address, by the same device.
@@ -191,8 +184,73 @@ impl Scene<'_> {
     }
 }
 
-fn overlap(one: IpNet, other: IpNet) -> bool {
-    one.contains(&other) || other.contains(&one)
+/// Routes of others in one table, of one family, in order: there may be thousands, and thousands of ours to compare.
+#[derive(Debug, Default)]
+struct Routes<'a> {
+    sorted: Vec<&'a InstalledRoute>,
+    /// Their lengths.
+    lengths: BTreeSet<u8>,
+}
+
+impl<'a> Routes<'a> {
+    /// The one with the longest prefix that takes all of a prefix or a part of it, if it is longer than `suppress`.
+    ///
+    /// Prefixes are sorted by address, then length: those inside of `prefix` follow it without a gap.
+    fn longest(&self, prefix: IpNet, suppress: Option<u32>) -> Option<&'a InstalledRoute> {
+        let counts = |length: u8| suppress.is_none_or(|suppressed| u32::from(length) > suppressed);
+        let first = self.sorted.partition_point(|route| route.key.prefix < prefix);
+        let within = self.sorted.iter().skip(first).take_while(|route| prefix.contains(&route.key.prefix));
+        let within = within.filter(|route| counts(route.key.prefix.prefix_len()));
+        within.max_by_key(|route| route.key.prefix.prefix_len()).copied().or_else(|| {
+            let lengths = self.lengths.range(..prefix.prefix_len()).rev();
+            lengths.copied().take_while(|length| counts(*length)).find_map(|length| {
+                let above = above(prefix, length)?;
+                let end = self.sorted.partition_point(|route| route.key.prefix <= above);
+                self.sorted[..end].last().filter(|route| route.key.prefix == above).copied()
+            })
+        })
+    }
+}
+
+fn tables(observed: &Observed) -> BTreeMap<(u32, bool), Routes<'_>> {
+    let mut tables: BTreeMap<(u32, bool), Routes<'_>> = BTreeMap::new();
+    for route in observed.foreign_routes.iter().chain(&observed.default_routes) {
+        let routes = tables.entry((route.key.table, route.key.prefix.addr().is_ipv6())).or_default();
+        routes.sorted.push(route);
+        routes.lengths.insert(route.key.prefix.prefix_len());
+    }
+    // Stable: of routes to one prefix the last stays the last.
+    tables.values_mut().for_each(|routes| routes.sorted.sort_by_key(|route| route.key.prefix));
+    tables
+}
+
+/// Our routes of a table that a rule is about: those that its destination takes a part of, or all.
+fn ours<'a>(
+    wanted: &'a State,
+    table: u32,
+    rule: &ForeignRule,
+) -> impl Iterator<Item = (&'a RouteKey, &'a Route)> {
+    let ipv6 = rule.ipv6;
+    let all = if ipv6 { "::/0" } else { "0.0.0.0/0" };
+    let to = rule.to.or_else(|| all.parse().ok()).map(|to| to.trunc());
+    let at = move |prefix| RouteKey { table, prefix, metric: 0 };
+    let around =
+        to.into_iter().flat_map(|to| (0..to.prefix_len()).filter_map(move |length| above(to, length)));
+    let around = around.flat_map(move |prefix| {
+        wanted.routes.range(at(prefix)..=RouteKey { metric: u32::MAX, ..at(prefix) })
+    });
+    let within = to.into_iter().flat_map(move |to| {
+        wanted
+            .routes
+            .range(at(to)..)
+            .take_while(move |(key, _)| key.table == table && to.contains(&key.prefix))
+    });
+    around.chain(within).filter(move |(key, _)| key.prefix.addr().is_ipv6() == ipv6)
+}
+
+/// The prefix of this length that a prefix lies inside of.
+fn above(prefix: IpNet, length: u8) -> Option<IpNet> {
+    IpNet::new(prefix.addr(), length).ok().map(|net| net.trunc())
 }
 
 const fn family(rule: &ForeignRule) -> &'static str {
@@ -204,8 +262,7 @@ const fn family(rule: &ForeignRule) -> &'static str {
 fn enclosing_block(wanted: &State, prefix: IpNet) -> Option<RouteKey> {
     let mut block = None;
     for length in (0..prefix.prefix_len()).rev() {
-        let above = IpNet::new(prefix.addr(), length).ok()?.trunc();
-        let first = RouteKey { table: MAIN, prefix: above, metric: 0 };
+        let first = RouteKey { table: MAIN, prefix: above(prefix, length)?, metric: 0 };
         let last = RouteKey { metric: u32::MAX, ..first };
         for (key, route) in wanted.routes.range(first..=last) {
             match route.target {

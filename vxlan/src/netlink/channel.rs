@@ -434,10 +434,10 @@ impl Answers {
         self.failed.into_iter().map(|failed| failed.map_or(Ok(()), Err)).collect()
     }
 
-    /// No more answers will come: what was not answered may or may not be done.
+    /// No more answers will come: what was not answered may or may not be done. What is known stays as it is.
     fn give_up(mut self, why: &io::Error) -> Vec<Result<(), ApplyError>> {
         let errno = why.raw_os_error().unwrap_or(libc::EIO);
-        for slot in &mut self.failed {
+        for slot in self.failed.iter_mut().skip(self.seen) {
             slot.get_or_insert_with(|| ApplyError {
                 errno,
                 message: format!("the kernel's answer is missing: {why}"),

@@ -22,6 +22,7 @@ const NDA_PORT: u16 = 6;
 const NDA_VNI: u16 = 7;
 const NDA_IFINDEX: u16 = 8;
 const NDA_PROTOCOL: u16 = 12;
+const NDA_NH_ID: u16 = 13;
 const AF_BRIDGE: u8 = 7;
 const NUD_FAILED: u16 = 0x20;
 const NUD_PERMANENT: u16 = 0x80;
@@ -34,7 +35,7 @@ pub(super) enum Entry {
     /// A permanent neighbour that carries this protocol number.
     Neighbor { index: u32, address: IpAddr, mac: Mac, protocol: u8 },
     /// A permanent forwarding database entry of a tunnel device; `remote` is [`ELSEWHERE`] where it does not lead there by
-    /// the device's own port, network and underlay.
+    /// the device's own port, network and underlay, or by a nexthop object.
     Fdb { index: u32, mac: Mac, remote: IpAddr },
 }
 
@@ -67,13 +68,17 @@ pub(super) fn decode(body: &[u8]) -> Option<Entry> {
     }
     let rest = body.get(HEADER..)?;
     let mac = attribute(rest, NDA_LLADDR).and_then(|value| value.try_into().ok()).map(Mac)?;
-    let address = attribute(rest, NDA_DST).and_then(ip)?;
+    let address = attribute(rest, NDA_DST).and_then(ip);
     if u8_at(body, 0)? == AF_BRIDGE {
         let ours = flags & NTF_SELF != 0 && flags & NTF_EXT_LEARNED == 0;
-        // The kernel names these where they differ from the device's (`vxlan_fdb_info`).
-        let own = [NDA_PORT, NDA_VNI, NDA_IFINDEX].iter().all(|kind| attribute(rest, *kind).is_none());
-        return ours.then_some(Entry::Fdb { index, mac, remote: if own { address } else { ELSEWHERE } });
+        // The kernel names these where they differ from the device's (`vxlan_fdb_info`), and a nexthop object in place of
+        // an address.
+        let others = [NDA_PORT, NDA_VNI, NDA_IFINDEX, NDA_NH_ID];
+        let own = others.iter().all(|kind| attribute(rest, *kind).is_none());
+        let remote = address.filter(|_| own).unwrap_or(ELSEWHERE);
+        return ours.then_some(Entry::Fdb { index, mac, remote });
     }
+    let address = address?;
     let protocol = attribute(rest, NDA_PROTOCOL).and_then(|value| u8_at(value, 0)).unwrap_or(0);
     Some(Entry::Neighbor { index, address, mac, protocol })
 }

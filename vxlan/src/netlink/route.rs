@@ -29,7 +29,6 @@ const RTAX_MTU: u16 = 2;
 const RTM_F_CLONED: u32 = 0x200;
 const RTN_UNSPEC: u8 = 0;
 const RTN_UNICAST: u8 = 1;
-const RTN_BLACKHOLE: u8 = 6;
 const RTN_UNREACHABLE: u8 = 7;
 const RTN_THROW: u8 = 9;
 const RT_SCOPE_UNIVERSE: u8 = 0;
@@ -59,14 +58,13 @@ pub(super) fn protocol(body: &[u8]) -> Option<u8> {
     u8_at(body, 5)
 }
 
-/// Reads an `rtmsg`; nothing if it is no route in our sense: of the local table, of a type of service, a cached clone,
-/// broadcast, multicast.
+/// Reads an `rtmsg`; nothing if it is no route in our sense: of the local table, of a type of service, a cached clone.
+/// Those of other types than ours (`local`, `multicast`) stand in the way as any other.
 pub(super) fn decode(body: &[u8]) -> Option<Installed> {
     let (family, length, tos) = (u8_at(body, 0)?, u8_at(body, 1)?, u8_at(body, 3)?);
     let (table, protocol, kind, flags) =
         (u8_at(body, 4)?, u8_at(body, 5)?, u8_at(body, 7)?, u32_at(body, 8)?);
-    let forwards = kind == RTN_UNICAST || (RTN_BLACKHOLE..=RTN_THROW).contains(&kind);
-    if !forwards || tos != 0 || flags & RTM_F_CLONED != 0 {
+    if !(RTN_UNICAST..=RTN_THROW).contains(&kind) || tos != 0 || flags & RTM_F_CLONED != 0 {
         return None;
     }
     let mut destination = match family {

@@ -109,7 +109,8 @@ fn captured_neighbours_and_fdb_entries_are_read() {
     assert_eq!(read(captured::NEIGHBOR6), Some(address("fe80::ff:fe00:107")));
     assert_eq!(read(captured::MULTICAST_NEIGHBOR), None, "not permanent");
     assert_eq!(read(captured::FDB), Some(Entry::Fdb { index: 4, mac: PEER, remote: ip("192.0.2.7") }));
-    for (kind, value) in [(6, &[0x27, 0x0f][..]), (7, &[9, 0, 0, 0]), (8, &[3, 0, 0, 0])] {
+    for (kind, value) in [(6, &[0x27, 0x0f][..]), (7, &[9, 0, 0, 0]), (8, &[3, 0, 0, 0]), (13, &[7, 0, 0, 0])]
+    {
         let mut body = bytes(captured::FDB);
         attributes::put(&mut body, kind, value);
         assert_eq!(
@@ -156,6 +157,13 @@ fn captured_routes_are_read() {
     let found = read(captured::VIA_IPV6);
     assert_eq!((found.route.target, found.gateway), (RouteTarget::Other, Some(ip("fe80::1"))));
     assert_eq!(route::decode(&bytes(captured::LOCAL)), None);
+    // Local, broadcast, anycast, multicast.
+    for kind in 2..=5 {
+        let mut body = bytes(captured::VIA_IPV6);
+        body[7] = kind;
+        let found = route::decode(&body).unwrap();
+        assert_eq!((found.route.target, found.unicast), (RouteTarget::Other, false));
+    }
 }
 
 #[test]

@@ -80,6 +80,35 @@ fn routes_of_others_are_left_alone_whatever_their_metric() {
     });
 }
 
+/// They are of no kind that leads packets on, and take the place of one that does.
+#[test]
+fn a_route_of_another_type_at_our_key_is_a_conflict_that_names_it() {
+    in_namespace(|| {
+        for (command, theirs) in [
+            ("route", "local 10.244.7.0/24 dev lo table main proto static"),
+            ("route", "anycast 10.244.7.0/24 dev eth0 table main proto static"),
+            ("route", "multicast 10.244.7.0/24 dev eth0 table main proto static"),
+            ("route", "broadcast 10.244.7.0/24 dev eth0 table main proto static"),
+            ("-6 route", "local fd10:244:0:7::/64 dev lo table main proto static metric 1024"),
+            ("-6 route", "anycast fd10:244:0:7::/64 dev lo table main proto static metric 1024"),
+        ] {
+            settle(&mut kernel(), &mesh([7]));
+            let prefix = theirs.split(' ').nth(1).expect("a prefix");
+            ip(&format!("{command} del {prefix} proto 155"));
+            ip(&format!("{command} add {theirs}"));
+            let report = watchful(&mesh([7]));
+            assert!(report.failures.is_empty(), "{theirs}: {:#?}", report.failures);
+            let (wanted, found) = conflict(&report);
+            assert!(wanted.starts_with("route ") && found.contains("proto 4 (static)"), "{wanted}: {found}");
+            // As its hint says.
+            let hint = &report.conflicts[0].hint;
+            let remedy = hint.split(": ip ").last().expect("a command");
+            ip(&remedy.replace("route", command));
+            settle(&mut kernel(), &mesh([7]));
+        }
+    });
+}
+
 #[test]
 fn a_nexthop_object_of_somebody_else_in_our_range_is_left_alone() {
     in_namespace(|| {

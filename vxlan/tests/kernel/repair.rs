@@ -112,6 +112,17 @@ fn the_underlay_deleted_and_made_anew() {
     });
 }
 
+/// The kernel takes a replace of such an entry, and leaves it as it is.
+#[test]
+fn a_forwarding_entry_made_anew_over_nexthop_objects() {
+    repaired_after(|| {
+        ip("nexthop add id 6 via 192.0.2.66 fdb");
+        ip("nexthop add id 7 group 6 fdb");
+        run("bridge", "fdb del 02:00:00:00:01:07 dev vx4 self");
+        run("bridge", "fdb add 02:00:00:00:01:07 dev vx4 nhid 7 self permanent");
+    });
+}
+
 #[test]
 fn routes_neighbours_and_nexthops_deleted_or_bent() {
     repaired_after(|| {

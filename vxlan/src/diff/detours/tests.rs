@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::state::{
     Address, Gateway, Interface, InterfaceAddress, LinkName, Nexthop, NexthopId, Route, Settings, TunnelKind,
@@ -190,4 +192,57 @@ fn a_route_inside_of_a_peers_block_takes_a_part_of_it() {
     assert_eq!(found.conflicts[0].wanted, "route 10.244.7.0/24 table 254 metric 1120");
     assert!(found.conflicts[0].found.contains("10.244.7.64/26 via 192.0.2.9 dev eth0"));
     assert!(found.conflicts[0].found.ends_with("and 1 more"), "{}", found.conflicts[0].found);
+}
+
+/// Prefixes that often lie inside of one another.
+fn prefix() -> impl Strategy<Value = IpNet> {
+    (0u32..32, 0u8..7).prop_map(|(high, length)| {
+        IpNet::new(std::net::Ipv4Addr::from(high << 27).into(), length).expect("a short length").trunc()
+    })
+}
+
+fn overlap(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other) || other.contains(&one)
+}
+
+proptest! {
+    #[test]
+    fn a_search_finds_what_looking_at_each_finds(
+        prefixes in prop::collection::vec((prefix(), 0u32..3), 0..20),
+        ours_at in prop::collection::vec(prefix(), 0..12),
+        asked in prefix(),
+        to in prop::option::of(prefix()),
+        suppress in prop::option::of(0u32..5),
+    ) {
+        let mut routes: Vec<_> = prefixes
+            .into_iter()
+            .map(|(prefix, metric)| {
+                let found = route(77, &prefix.to_string(), None, "eth0");
+                InstalledRoute { key: RouteKey { metric, ..found.key }, ..found }
+            })
+            .collect();
+        routes.sort_by_key(|route| route.key);
+        let observed = Observed { foreign_routes: routes, ..Observed::default() };
+        let expected = observed
+            .foreign_routes
+            .iter()
+            .filter(|route| suppress.is_none_or(|least| u32::from(route.key.prefix.prefix_len()) > least))
+            .filter(|route| overlap(route.key.prefix, asked))
+            .max_by_key(|route| route.key.prefix.prefix_len());
+        let tables = tables(&observed);
+        let found = tables.get(&(77, false)).and_then(|routes| routes.longest(asked, suppress));
+        prop_assert_eq!(found, expected);
+
+        let mut wanted = State::default();
+        for prefix in ours_at {
+            for table in [77, MAIN] {
+                let target = Route { target: RouteTarget::Unreachable, source: None, mtu: None };
+                wanted.routes.insert(RouteKey { table, prefix, metric: 7 }, target);
+            }
+        }
+        let rule = ForeignRule { to, ..rule(100, None, None, 77) };
+        let found: BTreeSet<&RouteKey> = ours(&wanted, MAIN, &rule).map(|(key, _)| key).collect();
+        let concerned = |key: &&RouteKey| key.table == MAIN && to.is_none_or(|to| overlap(to, key.prefix));
+        prop_assert_eq!(found, wanted.routes.keys().filter(concerned).collect::<BTreeSet<_>>());
+    }
 }

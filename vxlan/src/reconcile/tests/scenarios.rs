@@ -7,8 +7,8 @@ use crate::fake::FakeKernel;
 use crate::firewall::{Firewall, Guard, Masquerade};
 use crate::reconcile::{Dataplane as _, reconcile};
 use crate::state::{
-    Address, FdbKey, Gateway, InstalledRoute, IpTunnel, Mac, NeighborKey, Nexthop, NexthopId, Route,
-    RouteKey, RouteTarget, Rule, Settings, State, TunnelKind, TunnelLink, Vni, Vxlan,
+    Address, ELSEWHERE, FdbKey, Gateway, InstalledRoute, IpTunnel, Mac, NeighborKey, Nexthop, NexthopId,
+    Route, RouteKey, RouteTarget, Rule, Settings, State, TunnelKind, TunnelLink, Vni, Vxlan,
 };
 use crate::testing::{link, route_key};
 
@@ -327,6 +327,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 kernel.tamper("bent", |state| {
                     state.routes.retain(|key, _| key.table == 254 && key.prefix.prefix_len() > 16);
                     state.fdb.values_mut().for_each(|remote| *remote = [192, 0, 2, 250].into());
+                    state.fdb.values_mut().take(1).for_each(|remote| *remote = ELSEWHERE);
                     state.rules.clear();
                     state.rp_filter.values_mut().for_each(|value| *value = 1);
                     state.links.values_mut().for_each(|link| link.settings = Settings::Bent);
