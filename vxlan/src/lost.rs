@@ -31,6 +31,18 @@ impl Lost {
         self.len() == 0
     }
 
+    /// Whether one of these changes has written one of them. Where that was while the notifications came nobody can say
+    /// which was first.
+    #[must_use]
+    pub fn written_by(&self, changes: &[Change]) -> bool {
+        changes.iter().any(|change| match Written::of(change) {
+            Some(Written::Neighbor(key)) => self.neighbors.contains(key),
+            Some(Written::Fdb(key)) => self.fdb.contains(key),
+            Some(Written::Route(key)) => self.routes.contains(key),
+            None => false,
+        })
+    }
+
     /// What puts them back as they are wanted, in the order in which the kernel lets them lean on each other. A route is
     /// created and never replaced: where something else stands in its place by now, the kernel says so.
     #[must_use]
@@ -48,6 +60,27 @@ impl Lost {
             .iter()
             .filter_map(|key| wanted.routes.get(key).map(|route| Change::AddRoute(*key, route.clone())));
         neighbors.chain(fdb).chain(routes).collect()
+    }
+}
+
+/// What of the kinds that can be lost a change has written.
+enum Written<'a> {
+    Neighbor(&'a NeighborKey),
+    Fdb(&'a FdbKey),
+    Route(&'a RouteKey),
+}
+
+impl<'a> Written<'a> {
+    const fn of(change: &'a Change) -> Option<Self> {
+        if let Change::SetNeighbor(key, _) = change {
+            Some(Self::Neighbor(key))
+        } else if let Change::SetFdb(key, _) = change {
+            Some(Self::Fdb(key))
+        } else if let Change::AddRoute(key, _) | Change::SetRoute(key, _) = change {
+            Some(Self::Route(key))
+        } else {
+            None
+        }
     }
 }
 
@@ -92,5 +125,11 @@ mod tests {
         };
         assert!(changes.iter().map(rank).is_sorted());
         assert_eq!(lost.mend(&State::default()), []);
+        for change in &changes {
+            assert!(lost.written_by(std::slice::from_ref(change)), "{change}");
+            assert!(!Lost::default().written_by(std::slice::from_ref(change)), "{change}");
+        }
+        let gone: Vec<Change> = lost.routes.iter().map(|key| Change::DeleteRoute(*key)).collect();
+        assert!(!lost.written_by(&gone));
     }
 }

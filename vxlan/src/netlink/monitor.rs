@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 
 use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{AsyncSocket, TokioSocket};
+use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use socket2::{SockFilter, SockRef};
 
 use crate::lost::Lost;
@@ -92,6 +92,30 @@ impl Monitor {
         self.relevance.wanted = Some(wanted);
     }
 
+    /// Whether the kernel has changed in a way that concerns us and that [`Monitor::changed`] has not told of yet: without
+    /// waiting, and told by this. What others did before this is asked is known then, whether the runtime has noticed it
+    /// or not.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn hear(&mut self) -> io::Result<bool> {
+        let mut concerned = match &mut self.nft {
+            Some(nft) => nft.hear()?,
+            None => false,
+        };
+        if concerned {
+            self.heard = Heard::Anything;
+        }
+        loop {
+            self.buffer.clear();
+            let received = self.socket.socket_ref().recv_from(&mut self.buffer, libc::MSG_DONTWAIT);
+            match received.map(|(_, from)| from) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(concerned),
+                received => concerned |= self.take(received)?,
+            }
+        }
+    }
+
     /// To be asked after a change: what was taken away, if that is all that has changed since this was asked last.
     pub fn lost(&mut self) -> Option<Lost> {
         match std::mem::replace(&mut self.heard, Heard::Nothing) {
@@ -124,17 +148,24 @@ impl Monitor {
             match self.socket.poll_recv_from(context, &mut self.buffer) {
                 Poll::Pending if concerned => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(from)) if from.port_number() != 0 => {}
-                Poll::Ready(Ok(_)) => concerned |= self.relevance.judge(&self.buffer, &mut self.heard),
-                // The buffer ran over: what got lost is unknown.
-                Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    concerned = true;
-                    self.heard = Heard::Anything;
-                    self.relevance.reread()?;
-                }
-                Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(received) => concerned |= self.take(received)?,
             }
+        }
+    }
+
+    /// Judges what was received into the buffer.
+    fn take(&mut self, received: io::Result<SocketAddr>) -> io::Result<bool> {
+        match received {
+            Ok(from) if from.port_number() != 0 => Ok(false),
+            Ok(_) => Ok(self.relevance.judge(&self.buffer, &mut self.heard)),
+            // The buffer ran over: what got lost is unknown.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                self.heard = Heard::Anything;
+                self.relevance.reread()?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

@@ -8,7 +8,8 @@ use vxlan::netlink::{Kernel, Monitor};
 use vxlan::{Change, Dataplane, Lost, State};
 
 use crate::namespace::{
-    add_peer, ids, in_namespace, ip, kernel, marks, mesh, native, pass, run, settle, wait_for_state,
+    add_peer, eventually, ids, in_namespace, ip, kernel, marks, mesh, native, pass, run, settle,
+    wait_for_state,
 };
 
 /// Silence this long is silence: events are there before the command that makes them returns.
@@ -33,9 +34,17 @@ impl Watch {
         let monitor = Monitor::open(marks(), kernel.ports()).expect("a monitor");
         drop(entered);
         let mut watch = Self { runtime, monitor, kernel, wanted };
-        // New links tell of their state up to a second later.
-        wait_for_state("eth0", "UP");
-        wait_for_state("eth0p", "UP");
+        // New links tell of their state up to a second later, and only then get their link-local addresses, on which work
+        // goes on in a thread of the kernel's: on a busy machine after any pause.
+        for name in ["eth0", "eth0p"] {
+            wait_for_state(name, "UP");
+            eventually(|| {
+                let shown = ip(&format!("-6 addr show dev {name} scope link"));
+                shown.contains("fe80::") && !shown.contains("tentative")
+            });
+        }
+        // All of that happens under one lock, which this takes too: whoever had it has told what there is to tell.
+        ip("link set dev lo up");
         watch.settle();
         watch
     }
@@ -171,6 +180,43 @@ fn the_forwarding_database_is_watched_and_so_is_a_new_device() {
 }
 
 #[test]
+fn what_others_have_done_until_now_is_heard_without_waiting() {
+    in_namespace(|| {
+        let mut watch = Watch::start();
+        let wanted = watch.wanted.clone();
+        watch.monitor.expect(Arc::new(wanted.clone()));
+        assert!(!watch.monitor.hear().unwrap(), "nothing was done");
+        let _ = watch.monitor.lost();
+        for _ in 0..20 {
+            ip("route del 10.244.7.0/24");
+            assert!(watch.monitor.hear().unwrap(), "the runtime has not run since");
+            assert_eq!(watch.monitor.lost().map(|lost| lost.routes.len()), Some(1));
+            assert_eq!(pass(&mut watch.kernel, &wanted).applied.len(), 1);
+            assert!(!watch.monitor.hear().unwrap(), "our own repair");
+        }
+        run("nft", "add table inet other");
+        run("nft", "add chain inet other input { type filter hook input priority 0; }");
+        assert!(watch.monitor.hear().unwrap(), "a filter of others");
+        watch.sleeps_through("what was heard");
+    });
+}
+
+/// The audit alone finds it.
+#[test]
+fn the_kernel_tells_nobody_of_accept_ra() {
+    in_namespace(|| {
+        let mut watch = Watch::start();
+        std::fs::write("/proc/sys/net/ipv6/conf/vx4/accept_ra", "2").unwrap();
+        watch.sleeps_through("accept_ra");
+        let wanted = watch.wanted.clone();
+        assert_eq!(pass(&mut watch.kernel, &wanted).applied.len(), 1, "but it is seen");
+        watch.settle();
+        std::fs::write("/proc/sys/net/ipv4/conf/vx4/rp_filter", "1").unwrap();
+        watch.wakes_for("the control: rp_filter");
+    });
+}
+
+#[test]
 fn others_business_does_not_wake_us() {
     in_namespace(|| {
         let mut watch = Watch::start();
@@ -188,6 +234,8 @@ fn others_business_does_not_wake_us() {
         watch.wakes_for("a foreign route that covers a watched prefix");
         ip("route add 10.244.7.0/25 via 192.0.2.9 dev eth0");
         watch.wakes_for("a foreign route inside of a block");
+        ip("route add local 10.244.7.9/32 dev lo table main");
+        watch.wakes_for("a route of another type");
         ip("route add 198.51.101.0/24 via 192.0.2.9 dev eth0");
         watch.sleeps_through("one elsewhere");
         ip("nexthop add id 1342177999 via 192.0.2.9 dev eth0");

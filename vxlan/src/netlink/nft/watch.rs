@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{AsyncSocket, TokioSocket};
+use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 
 use crate::netlink::channel::{Channel, Message, messages, set_receive_buffer};
 
@@ -53,20 +53,42 @@ impl Watch {
             self.buffer.clear();
             match self.socket.poll_recv_from(context, &mut self.buffer) {
                 Poll::Pending => return Ok(concerned),
-                Poll::Ready(Ok(from)) if from.port_number() != 0 => {}
-                Poll::Ready(Ok(_)) => {
-                    for message in messages(&self.buffer).filter(|message| message.port != self.writer) {
-                        concerned |= judge(&mut self.hooked, &self.table, &message);
-                    }
-                }
-                // The buffer ran over: what got lost is unknown.
-                Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    concerned = true;
-                    self.hooked = hooked_chains()?;
-                }
-                Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Ready(received) => concerned |= self.take(received)?,
             }
+        }
+    }
+
+    /// The same without a context: nothing is woken.
+    pub(in crate::netlink) fn hear(&mut self) -> io::Result<bool> {
+        let mut concerned = false;
+        loop {
+            self.buffer.clear();
+            let received = self.socket.socket_ref().recv_from(&mut self.buffer, libc::MSG_DONTWAIT);
+            match received.map(|(_, from)| from) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(concerned),
+                received => concerned |= self.take(received)?,
+            }
+        }
+    }
+
+    /// Judges what was received into the buffer.
+    fn take(&mut self, received: io::Result<SocketAddr>) -> io::Result<bool> {
+        match received {
+            Ok(from) if from.port_number() != 0 => Ok(false),
+            Ok(_) => {
+                let mut concerned = false;
+                for message in messages(&self.buffer).filter(|message| message.port != self.writer) {
+                    concerned |= judge(&mut self.hooked, &self.table, &message);
+                }
+                Ok(concerned)
+            }
+            // The buffer ran over: what got lost is unknown.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                self.hooked = hooked_chains()?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }
