@@ -131,6 +131,42 @@ fn what_is_changed_is_changed_back() {
     forwarding(1);
 }
 
+/// `ip neigh flush` goes round until it finds nothing more, and meets what was put back meanwhile.
+#[test]
+fn a_flush_is_no_fight_and_who_does_it_again_and_again_is_named() {
+    let (cluster, _, _) = settled("four-nodes", CONFIG);
+    let before = kernel(&cluster, "n1");
+    let flush = "ip neigh flush dev pairway-vx4 nud permanent";
+    let fought = || {
+        let status = cluster.status("n1").unwrap();
+        status.conditions.iter().any(|found| found.kind == "RepairLoop")
+    };
+    for _ in 0..2 {
+        let passes = counter(&cluster, "n1", "pairway_passes_total");
+        repaired(&cluster, "n1", &before, flush, "neighbor");
+        // It is a pass that says who fights.
+        eventually("a pass", SETTLE, || {
+            let now = counter(&cluster, "n1", "pairway_passes_total");
+            if now > passes { Ok(()) } else { Err(format!("{now} passes")) }
+        })
+        .unwrap();
+        assert!(!fought(), "{:#?}", cluster.status("n1").unwrap().conditions);
+    }
+    let named = (0..10).any(|_| {
+        // The pace of a program that sees to it, not one event.
+        std::thread::sleep(Duration::from_millis(400));
+        cluster.node("n1").sh(flush).unwrap();
+        fought()
+    });
+    assert!(named, "the control: somebody who does it all the time");
+    // What they leave alone comes back.
+    eventually("the neighbours", SETTLE, || {
+        let now = kernel(&cluster, "n1");
+        if before.is_subset(&now) { Ok(()) } else { Err(format!("{:?}", before.difference(&now))) }
+    })
+    .unwrap();
+}
+
 /// Settings of our devices that `ip` does not show.
 fn settings(cluster: &Cluster, node: &str) -> String {
     let script = "cd /proc/sys/net/ipv4/conf; for device in pairway-*; do \
@@ -167,10 +203,15 @@ fn repaired(cluster: &Cluster, node: &str, before: &BTreeSet<String>, damage: &s
 
 /// How many objects of a kind a node has repaired so far.
 fn repairs(cluster: &Cluster, node: &str, kind: &str) -> u64 {
+    counter(cluster, node, &format!("pairway_kernel_repairs_total{{kind=\"{kind}\"}}"))
+}
+
+/// A counter of a node's metrics.
+fn counter(cluster: &Cluster, node: &str, name: &str) -> u64 {
     let ask = "exec 3<>/dev/tcp/127.0.0.1/9474; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
     let text = cluster.node(node).run(&["bash", "-c", ask]).unwrap();
-    let name = format!("pairway_kernel_repairs_total{{kind=\"{kind}\"}} ");
-    text.lines().find_map(|line| line.strip_prefix(&name)?.trim().parse().ok()).unwrap_or(0)
+    let mut lines = text.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
 }
 
 fn restored(cluster: &Cluster, before: &BTreeSet<String>, damage: &str) {

@@ -2,7 +2,7 @@
 //!
 //! A change is a repair if its object was wanted before as it is wanted now, and stood so after the last pass. What
 //! goes with a device that we have changed ourselves is none. An object that is undone [`MANY`] times within
-//! [`WITHIN`] has an opponent: from then on it alone is put back ever more seldom, down to once per audit, and the
+//! [`WITHIN`], a [`BURST`] counted once, has an opponent: from then on it alone is put back ever more seldom, down to once per audit, and the
 //! rest goes on. Pure; objects that stand on one that is left alone are left alone with it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +22,9 @@ use crate::plan::Finding;
 const MANY: usize = 5;
 /// ... within this time are no accident.
 const WITHIN: Duration = Duration::from_secs(60);
+/// What is undone again within this time is one event: `ip neigh flush` goes round until it finds nothing more, and meets
+/// what was put back meanwhile.
+pub(super) const BURST: Duration = Duration::from_millis(250);
 /// The first pause; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// No more fights than this are listed one by one, nor more repairs of one pass logged.
@@ -315,13 +318,20 @@ impl Repairs {
             if with_link || with_nexthop || object.link(wanted).is_some_and(|link| flapped.contains(link)) {
                 continue;
             }
+            let burst = |last: &Instant| now.saturating_duration_since(*last) < BURST;
             if let Some(fight) = self.fights.get_mut(object) {
+                if burst(&fight.last) {
+                    continue;
+                }
                 fight.times += 1;
                 fight.last = now;
                 fight.wait = fight.wait.saturating_mul(2).min(audit);
                 continue;
             }
             let times = self.undone.entry(object.clone()).or_default();
+            if times.back().is_some_and(burst) {
+                continue;
+            }
             times.push_back(now);
             if times.iter().filter(|at| now.duration_since(**at) < WITHIN).count() >= MANY {
                 let fight = Fight {

@@ -258,3 +258,16 @@ fn a_device_that_loses_all_of_its_nexthops_at_once_has_no_opponent() {
         assert_eq!(test.fights().len(), opponents, "{ids:?}");
     }
 }
+
+#[test]
+fn what_is_undone_in_one_burst_is_undone_once() {
+    let object = Object::Route(route(2));
+    for (pace, opponents) in [(20, 0), (249, 0), (260, 1)] {
+        let mut test = Test::new();
+        test.pass(0, &wanted());
+        for round in 0..u64::try_from(MANY).unwrap() {
+            assert_eq!(test.pass(1000 + round * pace, &without(&object)), 1, "each is a repair");
+        }
+        assert_eq!(test.fights().len(), opponents, "every {pace} ms");
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use vxlan::fake::{Kind, errno};
 use vxlan::{Forwarding, InstalledRoute, RouteKey};
 
+use super::super::repairs::BURST;
 use super::harness::Cluster;
 use crate::node::{Block, Claim};
 use crate::store::{Store as _, StoreTrouble};
@@ -246,6 +247,8 @@ async fn a_fighter_is_backed_off_from_and_the_rest_goes_on() {
     };
     for times in 1..=5 {
         assert!(!node.conditions().contains(&"RepairLoop".to_owned()), "{times}");
+        // Slower than what counts as one event.
+        tokio::time::sleep(BURST).await;
         fight();
         node.until("repaired", |published| published.counters.repairs.get("route") == Some(&times)).await;
         assert_eq!(node.kernel.state(), want);
