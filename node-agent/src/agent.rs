@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp::speaker::Shutdown;
 use config::Config;
@@ -35,6 +36,7 @@ mod counts;
 mod findings;
 mod firewall;
 mod in_use;
+mod known;
 mod mend;
 mod name;
 mod parts;
@@ -62,7 +64,7 @@ use state_dir::Runs;
 use wait::Wake;
 
 /// After a pass nothing is done for so many times as long as it took, as far as the limits allow.
-const IDLE_BETWEEN_PASSES: u32 = 4;
+const IDLE_BETWEEN_PASSES: u32 = 6;
 
 /// An agent that can't start, or has to end.
 #[derive(Debug, thiserror::Error)]
@@ -213,15 +215,7 @@ impl Agent {
                 Wake::Stop => return Ok(()),
                 Wake::Pass => self.pass_soon(),
                 Wake::Due => self.pass().await?,
-                Wake::Heard => {
-                    let mended = match self.kernel_events.lost() {
-                        Some(lost) => self.mend(&lost).await?,
-                        None => false,
-                    };
-                    if !mended {
-                        self.pass_soon();
-                    }
-                }
+                Wake::Heard => self.heard(Vec::new()).await?,
                 Wake::Publish => self.publish(),
                 Wake::Command(command) => self.command(command).await?,
                 Wake::Config => {
@@ -229,10 +223,7 @@ impl Agent {
                     self.pass().await?;
                 }
                 Wake::Deaf(error) => {
-                    let wait = self.state.deaf_backoff.failed();
-                    tracing::warn!(%error, again_in = ?wait, "the kernel's notifications can't be read");
-                    self.state.deaf =
-                        Some(Deaf { error: error.to_string(), again_at: Instant::now() + wait });
+                    self.deafen(&error);
                     self.pass().await?;
                 }
                 Wake::Hearing => {
@@ -254,9 +245,22 @@ impl Agent {
 
     /// What comes in a burst is looked at together.
     fn pass_soon(&mut self) {
-        let (least, most) = self.limits.debounce;
-        let gather = (self.state.took * IDLE_BETWEEN_PASSES).clamp(least, most);
+        let gather = self.gather();
         self.state.due.get_or_insert_with(|| Instant::now() + gather);
+    }
+
+    /// How long a pass waits for what else comes.
+    fn gather(&self) -> Duration {
+        let (least, most) = self.limits.debounce;
+        (self.state.took * IDLE_BETWEEN_PASSES).clamp(least, most)
+    }
+
+    /// The kernel's notifications can't be read: they are listened for again later.
+    fn deafen(&mut self, error: &io::Error) {
+        let wait = self.state.deaf_backoff.failed();
+        tracing::warn!(%error, again_in = ?wait, "the kernel's notifications can't be read");
+        self.state.deaf = Some(Deaf { error: error.to_string(), again_at: Instant::now() + wait });
+        self.state.known = None;
     }
 }
 

@@ -9,11 +9,12 @@ use bgp::speaker::SpeakerStatus;
 use config::Config;
 use ipnet::IpNet;
 use tokio::time::Instant;
-use vxlan::{RouteKey, State};
+use vxlan::{Change, RouteKey, State};
 
 use super::backoff::Backoff;
 use super::brake::{Brake, StartBrake};
 use super::conditions::Conditions;
+use super::known::Known;
 use super::parts::Limits;
 use super::planned::Planned;
 use super::reconfigure::RefusedConfig;
@@ -66,6 +67,12 @@ pub(super) struct Between {
     pub(super) due: Option<Instant>,
     /// What the last pass asked of the kernel, if it got all of it.
     pub(super) asked: Option<Arc<State>>,
+    /// The same, if it is all that the kernel holds.
+    pub(super) known: Option<Known>,
+    /// When this pass looked at the kernel, or an earlier one for it, and for routes of others to which prefixes.
+    pub(super) looked: Option<(Instant, Arc<[IpNet]>)>,
+    /// What the last pass has written.
+    pub(super) written: Vec<Change>,
     /// How long the last pass took.
     pub(super) took: Duration,
     /// Where files for CNI plugins were kept by the last pass.
@@ -106,6 +113,9 @@ impl Between {
             wakes: Vec::new(),
             due: None,
             asked: None,
+            known: None,
+            looked: None,
+            written: Vec::new(),
             took: Duration::ZERO,
             cni_places: cni::Places::new(),
         }

@@ -15,14 +15,55 @@ use super::repairs::{self, Object};
 use super::{Agent, present};
 use crate::dataplane::Gone;
 
-/// A pass follows within this time, however much is put back meanwhile.
+/// A pass begins within this time, however much is put back meanwhile.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 
+/// After so many times in a row it is a pass's turn, whoever goes on to take things away.
+const IN_A_ROW: usize = 8;
+
 impl Agent {
-    /// Puts back what was taken away. `false`: a pass has to look.
-    pub(super) async fn mend(&mut self, lost: &Lost) -> Result<bool, Gone> {
+    /// What was heard while a pass went on, of which `written` is what it wrote.
+    pub(super) async fn catch_up(&mut self, written: Vec<Change>) -> Result<(), Gone> {
+        if self.state.deaf.is_some() {
+            return Ok(());
+        }
+        match self.kernel_events.hear() {
+            Ok(false) => {}
+            Ok(true) => self.heard(written).await?,
+            Err(error) => {
+                self.deafen(&error);
+                self.pass_soon();
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel has changed, perhaps while this was written: then nobody can say which was first, and only a look tells
+    /// whether anything is to be repaired.
+    pub(super) async fn heard(&mut self, mut written: Vec<Change>) -> Result<(), Gone> {
+        self.state.known = None;
+        for _ in 0..IN_A_ROW {
+            let lost = self.kernel_events.lost().filter(|lost| !lost.written_by(&written));
+            let Some(lost) = lost else { break };
+            let Some(mended) = self.mend(&lost).await? else { break };
+            written.extend(mended);
+            match self.kernel_events.hear() {
+                Ok(false) => return Ok(()),
+                Ok(true) => {}
+                Err(error) => {
+                    self.deafen(&error);
+                    break;
+                }
+            }
+        }
+        self.pass_soon();
+        Ok(())
+    }
+
+    /// Puts back what was taken away, and says what it wrote. `None`: a pass has to look.
+    async fn mend(&mut self, lost: &Lost) -> Result<Option<Vec<Change>>, Gone> {
         let now = Instant::now();
-        let Some(asked) = self.state.asked.clone() else { return Ok(false) };
+        let Some(asked) = self.state.asked.clone() else { return Ok(None) };
         let changes = lost.mend(&asked);
         let objects: Vec<Object> = changes.iter().map(Object::of).collect();
         // Somebody fights over it, or it was not there: then more is to be weighed.
@@ -31,19 +72,25 @@ impl Agent {
             || self.state.repairs.doubts(&objects, &asked)
             || !objects.iter().all(known)
         {
-            return Ok(false);
+            return Ok(None);
         }
         let outcomes = self.dataplane.apply(changes.clone()).await?;
-        if outcomes.iter().any(Result::is_err) {
-            // Something stands in its place, or more is gone: a pass finds out.
-            return Ok(false);
-        }
-        self.count_mended(&changes);
+        // What failed is left to a pass: something stands in its place, or more is gone.
+        let done: Vec<Change> = changes
+            .into_iter()
+            .zip(outcomes)
+            .filter(|(_, outcome)| outcome.is_ok())
+            .map(|(c, _)| c)
+            .collect();
+        self.count_mended(&done);
+        let objects: Vec<Object> = done.iter().map(Object::of).collect();
         self.state.repairs.mended(&objects, &asked, now, self.limits.audit);
-        let within = if self.state.repairs.doubts(&objects, &asked) { Duration::ZERO } else { LOOK_AFTER };
-        self.state.wakes.push(now + within);
+        let all = done.len() == lost.len() && !self.state.repairs.doubts(&objects, &asked);
+        if all {
+            self.state.wakes.push(now + LOOK_AFTER.saturating_sub(self.gather()));
+        }
         self.publish();
-        Ok(true)
+        Ok(all.then_some(done))
     }
 
     fn count_mended(&mut self, changes: &[Change]) {

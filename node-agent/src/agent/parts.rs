@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use config::Config;
 use ipnet::IpNet;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 use vxlan::{Dataplane, Lost, State};
 
@@ -49,6 +50,12 @@ pub trait KernelEvents: Send {
     fn lost(&mut self) -> Option<Lost> {
         None
     }
+    /// Whether there is a change that [`KernelEvents::changed`] has not told of: without waiting, and told by this.
+    /// Everything that others did until now is known then.
+    ///
+    /// # Errors
+    /// Nothing can be heard at the moment: there may be changes.
+    fn hear(&mut self) -> io::Result<bool>;
     /// Waits for a change. Cancel-safe. After an error the next call tries to listen anew, and succeeds at once if
     /// it can: what happened in between is unknown.
     async fn changed(&mut self) -> io::Result<()>;
@@ -58,6 +65,14 @@ pub trait KernelEvents: Send {
 #[async_trait]
 impl KernelEvents for mpsc::Receiver<()> {
     fn watch(&mut self, _prefixes: Vec<IpNet>) {}
+
+    fn hear(&mut self) -> io::Result<bool> {
+        match self.try_recv() {
+            Ok(()) => Ok(true),
+            Err(TryRecvError::Empty) => Ok(false),
+            Err(TryRecvError::Disconnected) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
 
     async fn changed(&mut self) -> io::Result<()> {
         self.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
@@ -87,7 +102,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             audit: Duration::from_secs(30),
-            debounce: (Duration::from_millis(20), Duration::from_millis(200)),
+            debounce: (Duration::from_millis(20), Duration::from_millis(400)),
             underlay_grace: Duration::from_secs(30),
             session_patience: Duration::from_secs(30),
             name_patience: Duration::from_secs(60),

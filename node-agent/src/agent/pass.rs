@@ -9,6 +9,7 @@ use vxlan::{ObserveError, Observed, Report, State};
 
 use super::between::{Outcome, Watched};
 use super::brake::Held;
+use super::known::Done;
 use super::planned::{self, Shared};
 use super::repairs::{self, Before};
 use super::{Agent, blocks, firewall, in_use, present, speaker};
@@ -53,7 +54,8 @@ impl Agent {
         self.state.took = began.elapsed();
         self.state.counters.record_pass(self.state.took);
         self.publish();
-        Ok(())
+        let written = std::mem::take(&mut self.state.written);
+        self.catch_up(written).await
     }
 
     async fn look_and_act(&mut self, now: Instant) -> Result<Outcome, Gone> {
@@ -71,6 +73,7 @@ impl Agent {
             outcome = outcome.not_ready("store");
         }
         let watched = self.watch(snapshot.as_ref());
+        let looked = self.look(watched, now).await?;
         if let Some(deaf) = &self.state.deaf {
             self.state.findings.insert(Finding::new(
                 "KernelEventsLost",
@@ -82,7 +85,7 @@ impl Agent {
                 ),
             ));
         }
-        let observed = match self.dataplane.observe(watched).await? {
+        let observed = match looked {
             Ok(observed) => Arc::new(observed),
             Err(error) => return Ok(self.unreadable(&error, outcome)),
         };
@@ -283,7 +286,9 @@ impl Agent {
         let report = self.dataplane.reconcile(Arc::clone(&observed), Arc::clone(&wanted)).await?;
         self.note_repairs(plan, &observed, &report, now);
         self.count_firewall(&observed.netfilter);
-        let found = Arc::unwrap_or_clone(observed).ours;
+        let mut rest = Arc::unwrap_or_clone(observed);
+        let found = std::mem::take(&mut rest.ours);
+        let rp_filter = found.rp_filter.clone();
         self.state.present = present::present(found, &report.applied, &wanted);
         if *self.state.diverted != report.diverted {
             self.state.diverted = Arc::new(report.diverted.clone());
@@ -325,11 +330,15 @@ impl Agent {
                 ),
             ));
         }
+        self.state.written = report.applied;
         self.state.failures = failures;
         self.state.applied = self.state.failures.is_empty();
         if !self.state.applied {
             return Ok(outcome.not_ready("dataplane").failed());
         }
+        let (present, written) = (Arc::clone(&self.state.present), std::mem::take(&mut self.state.written));
+        self.know(Done { rest, rp_filter, asked: &wanted, present: &present, written: &written });
+        self.state.written = written;
         self.state.asked = Some(wanted);
         if !self.state.marked {
             match self.state_dir.mark_run() {

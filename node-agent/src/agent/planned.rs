@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bgp::speaker::{Routes, SpeakerStatus};
 use config::Config;
 use vxlan::firewall::Netfilter;
-use vxlan::{IpTunnel, Observed, State};
+use vxlan::{Interface, IpTunnel, Observed, State};
 
 use super::speaker;
 use crate::node::{Block, NodeRecord, Snapshot};
@@ -45,6 +45,8 @@ pub(super) fn plan(before: &mut Option<Planned>, world: &World<'_>, shared: Shar
         && planned.follows_from(world, &shared, &observed)
     {
         planned.shared = shared;
+        #[cfg(test)]
+        tests::judge(&planned.plan, world);
         return Arc::clone(&planned.plan);
     }
     let plan = Arc::new(plan::plan(world));
@@ -90,15 +92,16 @@ impl Planned {
 }
 
 /// What of the kernel a plan may look at, the nexthop objects aside. Of our own objects it decides what they should be,
-/// and counters decide nothing.
+/// routes and rules of others are the diff's business, and counters decide nothing. Nor do devices of others without an
+/// address that others can reach: those of pods come and go.
 fn decisive(observed: &Observed) -> Observed {
     let Observed {
         ours,
         interfaces,
-        foreign_routes,
-        foreign_rules,
+        foreign_routes: _,
+        foreign_rules: _,
         foreign_nexthops,
-        default_routes,
+        default_routes: _,
         rp_filter_all,
         forwarding,
         netfilter,
@@ -123,11 +126,12 @@ fn decisive(observed: &Observed) -> Observed {
             rp_filter: rp_filter.clone(),
             ..State::default()
         },
-        interfaces: interfaces.clone(),
-        foreign_routes: foreign_routes.clone(),
-        foreign_rules: foreign_rules.clone(),
+        interfaces: interfaces
+            .iter()
+            .filter(|(name, interface)| links.contains_key(*name) || matters(interface))
+            .map(|(name, interface)| (name.clone(), interface.clone()))
+            .collect(),
         foreign_nexthops: foreign_nexthops.clone(),
-        default_routes: default_routes.clone(),
         rp_filter_all: *rp_filter_all,
         forwarding: *forwarding,
         netfilter: Netfilter {
@@ -137,5 +141,15 @@ fn decisive(observed: &Observed) -> Observed {
             input: input.clone(),
             ..Netfilter::default()
         },
+        ..Observed::default()
     }
 }
+
+fn matters(interface: &Interface) -> bool {
+    interface.ends.is_some()
+        || interface.tunnel.is_some()
+        || interface.addresses.iter().any(|address| !address.local_scope)
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod cni;
 mod crowd;
 mod faults;
 mod firewall;
+mod known;
 mod mend;
 mod names;
 mod others;

@@ -52,6 +52,15 @@ impl KernelEvents for Notifications {
         self.monitor.as_mut().and_then(Monitor::lost)
     }
 
+    fn hear(&mut self) -> io::Result<bool> {
+        let Some(monitor) = &mut self.monitor else { return Err(io::ErrorKind::NotConnected.into()) };
+        let heard = monitor.hear();
+        if heard.is_err() {
+            self.monitor = None;
+        }
+        heard
+    }
+
     async fn changed(&mut self) -> io::Result<()> {
         if let Some(monitor) = &mut self.monitor {
             let changed = monitor.changed().await;

@@ -199,8 +199,13 @@ impl Scene {
     }
 
     pub(crate) fn plan(&self) -> Plan {
+        self.world(plan)
+    }
+
+    /// Does something with the world.
+    pub(crate) fn world<T>(&self, with: impl FnOnce(&World<'_>) -> T) -> T {
         let own = own_record(&name(&self.config.node.name), &self.config, &self.local, &self.ip_tunnels);
-        plan(&World {
+        with(&World {
             own: &own,
             config: &self.config,
             snapshot: &self.snapshot,

@@ -39,6 +39,8 @@ pub(super) struct Node {
     pub fault: watch::Sender<bool>,
     /// What they say was taken away, with the next change.
     lost: Arc<Mutex<Option<Lost>>>,
+    /// What they say was taken away while the next pass writes.
+    late: Arc<Mutex<Option<Lost>>>,
     running: Option<Running>,
     state_dir: TempDir,
 }
@@ -102,6 +104,7 @@ impl Cluster {
             limits: limits(),
             fault: watch::Sender::new(false),
             lost: Arc::default(),
+            late: Arc::default(),
             running: None,
             state_dir,
         };
@@ -176,14 +179,35 @@ struct Ears {
     changes: mpsc::Receiver<()>,
     fault: watch::Receiver<bool>,
     lost: Arc<Mutex<Option<Lost>>>,
+    late: Arc<Mutex<Option<Lost>>>,
+    came_late: bool,
 }
 
 #[async_trait::async_trait]
 impl KernelEvents for Ears {
     fn watch(&mut self, _prefixes: Vec<ipnet::IpNet>) {}
 
+    fn expect(&mut self, _wanted: &Arc<vxlan::State>) {
+        if let Some(late) = self.late.lock().unwrap().take() {
+            *self.lost.lock().unwrap() = Some(late);
+            self.came_late = true;
+        }
+    }
+
     fn lost(&mut self) -> Option<Lost> {
         self.lost.lock().unwrap().take()
+    }
+
+    fn hear(&mut self) -> std::io::Result<bool> {
+        if !self.listening || *self.fault.borrow() {
+            return Err(std::io::ErrorKind::NotConnected.into());
+        }
+        if self.changes.try_recv().is_err() {
+            return Ok(std::mem::take(&mut self.came_late));
+        }
+        let heard = self.kernel.hear();
+        self.listening = heard.is_ok();
+        heard.map(|()| true)
     }
 
     async fn changed(&mut self) -> std::io::Result<()> {
@@ -236,6 +260,8 @@ impl Node {
                 changes: kernel_events,
                 fault: self.fault.subscribe(),
                 lost: Arc::clone(&self.lost),
+                late: Arc::clone(&self.late),
+                came_late: false,
             }),
             bgp: fabric.speakers(),
             liveness: Liveness::new(PATIENCE),
@@ -337,6 +363,11 @@ impl Node {
             state.fdb.retain(|key, _| !gone.fdb.contains(key));
             state.routes.retain(|key, _| !gone.routes.contains(key));
         });
+    }
+
+    /// The next pass, when it writes, is told that these objects were taken away.
+    pub(super) fn tell_late(&self, lost: Lost) {
+        *self.late.lock().unwrap() = Some(lost);
     }
 
     /// Waits for two passes that begin after this call.

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use vxlan::fake::Kind;
-use vxlan::{InstalledRoute, Lost, RouteKey};
+use vxlan::fake::{Event, Kind, Mishap, errno};
+use vxlan::{Change, InstalledRoute, Lost, RouteKey};
 
+use super::super::repairs::BURST;
 use super::harness::{Cluster, Node};
 
 /// All that a node has of its peers that can be named.
-fn all(node: &Node) -> Lost {
+pub(super) fn all(node: &Node) -> Lost {
     let state = node.kernel.state();
     Lost {
         neighbors: state.neighbors.into_keys().collect(),
@@ -94,6 +95,8 @@ async fn whoever_takes_it_away_again_and_again_is_told_and_backed_off_from() {
     let node = cluster.node("n1");
     let key = *all(node).routes.first().unwrap();
     for times in 1..=5 {
+        // Slower than what counts as one event.
+        tokio::time::sleep(BURST).await;
         node.lose(Lost { routes: [key].into(), ..Lost::default() });
         node.until("repaired", |published| published.counters.repairs.get("route") == Some(&times)).await;
     }
@@ -103,4 +106,96 @@ async fn whoever_takes_it_away_again_and_again_is_told_and_backed_off_from() {
     node.until("a pass", |published| published.counters.passes > passes).await;
     assert!(!node.kernel.state().routes.contains_key(&key), "not at once");
     node.until("put back", |_| node.kernel.state().routes.contains_key(&key)).await;
+}
+
+/// An entry is deleted while a pass begins: it finds it missing and makes it, and reads only then that it was deleted.
+#[tokio::test]
+async fn what_a_pass_has_repaired_is_not_repaired_again_and_what_it_has_not_written_is_at_once() {
+    let cluster = pair().await;
+    let node = cluster.node("n1");
+    let Lost { fdb, neighbors, .. } = all(node);
+    let fdb = Lost { fdb, ..Lost::default() };
+    node.tell_late(fdb.clone());
+    let passes = node.published().counters.passes;
+    node.kernel.clear_events();
+    node.kernel.tamper("an entry deleted", |state| state.fdb.clear());
+    node.until("a pass, and one that looks", |published| published.counters.passes >= passes + 2).await;
+    assert_eq!((repairs(node, "fdb"), node.changes().len()), (1, 1), "{:?}", node.changes());
+
+    // Of what the pass has not written there is no doubt.
+    let neighbors = Lost { neighbors, ..Lost::default() };
+    node.tell_late(neighbors.clone());
+    node.kernel.tamper("an entry deleted", |state| state.fdb.clear());
+    node.until("both", |published| {
+        ["fdb", "neighbor"].map(|kind| published.counters.repairs.get(kind).copied().unwrap_or_default())
+            == [2, neighbors.neighbors.len() as u64]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_a_repair_that_half_fails_each_object_is_counted_once() {
+    let cluster = pair().await;
+    let node = cluster.node("n1");
+    let before = node.kernel.state();
+    let lost = all(node);
+    let total =
+        |node: &Node| ["fdb", "neighbor", "route"].map(|kind| repairs(node, kind)).iter().sum::<u64>();
+    node.kernel.fail_kind(Kind::Route, 1, errno::ENOMEM);
+    let passes = node.published().counters.passes;
+    node.lose(lost.clone());
+    node.until("a pass", |published| published.counters.passes > passes).await;
+    assert_eq!(node.kernel.state(), before);
+    assert_eq!(total(node), lost.len() as u64);
+    let entries = |event: &&Event| matches!(event, Event::Applied(Change::SetFdb(..)));
+    node.kernel.clear_events();
+    node.passes().await;
+    assert_eq!(node.changes().iter().filter(entries).count(), 0, "nothing is left to do");
+}
+
+/// Each call of a quick repair fails, in each way: a pass makes it good, whatever the repair came to.
+#[tokio::test]
+async fn whatever_fails_of_a_quick_repair_is_made_good() {
+    let ways = [
+        Mishap::Refused(errno::ENOMEM),
+        Mishap::Refused(errno::EEXIST),
+        Mishap::Unanswered,
+        Mishap::Cut,
+        Mishap::Deaf,
+    ];
+    let mut met = std::collections::BTreeSet::new();
+    for way in ways {
+        // The first call hears of it.
+        for after in 1.. {
+            let cluster = pair().await;
+            let node = cluster.node("n1");
+            let (before, lost) = (node.kernel.state(), all(node));
+            // One call for the names of devices, and one for each object.
+            if after > 1 + lost.len() as u64 {
+                break;
+            }
+            let story = format!("call {after}: {way:?}");
+            let passes = node.published().counters.passes;
+            node.kernel.fail_call(after, way);
+            node.lose(lost.clone());
+            node.until(&story, |published| {
+                published.counters.passes > passes && node.kernel.state() == before
+            })
+            .await;
+            let happened = node.kernel.mishaps();
+            assert!(matches!(happened.as_slice(), [(_, done)] if *done == way), "{story}: {happened:?}");
+            met.extend(happened.into_iter().map(|(call, _)| call));
+            let counted: u64 = ["fdb", "neighbor", "route"].map(|kind| repairs(node, kind)).iter().sum();
+            // What was done without an answer nobody has counted.
+            let unknown = match way {
+                Mishap::Refused(_) | Mishap::Cut | Mishap::Half(_) => 0,
+                Mishap::Unanswered => 1,
+                Mishap::Deaf => 2 + lost.len() as u64 - after,
+            };
+            let unknown = if after == 1 { 0 } else { unknown };
+            assert_eq!(counted, lost.len() as u64 - unknown, "{story}");
+            assert_eq!(node.conditions(), Vec::<String>::new(), "{story}");
+        }
+    }
+    assert_eq!(met.len(), 4, "names, a neighbour, an entry, a route: {met:?}");
 }
