@@ -45,6 +45,7 @@ mod planned;
 mod present;
 mod publish;
 mod reconfigure;
+mod refused;
 mod repairs;
 mod speaker;
 mod state_dir;

@@ -73,7 +73,8 @@ enum Command {
     Node(node::Command),
     /// Look whether this machine is fit to be a node; no agent has to run.
     ///
-    /// Changes nothing. Each finding comes with what it means and the command that mends it. As root it sees more.
+    /// Changes nothing. Each finding comes with what it means and the command that mends it. As root it sees more. Where an
+    /// agent runs, the last line says how many conditions it has.
     Doctor(doctor::Arguments),
     /// Take away what the agent has made on this node: kernel objects, claims, record and state.
     ///
@@ -117,7 +118,7 @@ fn dispatch(cli: Cli) -> Result<Printed, Failure> {
         Command::Node(node::Command::Delete { name, force }) => {
             wait(node::delete(&client, name, force, format))
         }
-        Command::Doctor(arguments) => doctor::run(&arguments, format),
+        Command::Doctor(arguments) => wait(doctor::run(&arguments, client, format)),
         Command::Uninstall(arguments) => wait(uninstall::run(&arguments, format)),
         Command::Version => version::show(format),
         Command::Completions { shell } => {

@@ -26,6 +26,9 @@ pub struct Examination {
     pub node: String,
     /// Every check, in an order that does not change.
     pub checks: Vec<Check>,
+    /// How many conditions the running agent has; `null` where none is reached.
+    #[serde(default)]
+    pub conditions: Option<usize>,
 }
 
 /// What one check has found.

@@ -211,6 +211,12 @@ impl Needs {
     }
 }
 
+/// The command that mends a refusal of the kernel because a device, or every device, has no IPv6.
+#[must_use]
+pub fn enable_ipv6(device: &str) -> String {
+    format!("sysctl -w net.ipv6.conf.{device}.disable_ipv6=0")
+}
+
 /// Something that an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {

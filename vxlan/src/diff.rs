@@ -79,6 +79,30 @@ pub enum Change {
     DeleteFirewall,
 }
 
+impl Change {
+    /// The device that it is made on, or leads to.
+    #[must_use]
+    pub fn link(&self) -> Option<&LinkName> {
+        match self {
+            Self::AddLink(link, _) | Self::SetLink(link, _) | Self::DeleteLink(link) => Some(link),
+            Self::SetRpFilter(link, _) => Some(link),
+            Self::AddAddress(address) | Self::DeleteAddress(address) => Some(&address.link),
+            Self::SetNeighbor(key, _) | Self::DeleteNeighbor(key) => Some(&key.link),
+            Self::SetFdb(key, _) | Self::DeleteFdb(key) => Some(&key.link),
+            Self::AddNexthop(_, nexthop) | Self::SetNexthop(_, nexthop) => Some(&nexthop.link),
+            Self::DeleteNexthop(_)
+            | Self::AddRoute(..)
+            | Self::SetRoute(..)
+            | Self::DeleteRoute(_)
+            | Self::AddRule(_)
+            | Self::DeleteRule(_)
+            | Self::SetFirewall(_)
+            | Self::ChangeSets(_)
+            | Self::DeleteFirewall => None,
+        }
+    }
+}
+
 /// What becomes of a set of our nftables table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetChange {

@@ -313,6 +313,8 @@ pub struct Netfilter {
     pub masqueraded: Count,
     /// Packets that the guards have dropped since they were written.
     pub guarded: Count,
+    /// Filters of others changed faster than they can be read: `forward` and `input` say nothing.
+    pub unread: bool,
     /// Chains of others through which forwarded packets go, and those that these lead to.
     pub forward: Arc<Vec<ForeignChain>>,
     /// Chains of others through which packets for this machine go, and those that these lead to.

@@ -12,7 +12,7 @@ use super::brake::Held;
 use super::known::Done;
 use super::planned::{self, Shared};
 use super::repairs::{self, Before};
-use super::{Agent, blocks, firewall, in_use, present, speaker};
+use super::{Agent, blocks, firewall, in_use, present, refused, speaker};
 use crate::dataplane::Gone;
 use crate::node::{NodeName, NodeRecord, Snapshot};
 use crate::plan::{self, Finding, PairMemory, Plan, World};
@@ -325,8 +325,9 @@ impl Agent {
                 "KernelRefused",
                 "",
                 format!(
-                    "the kernel refuses {} of the changes that are needed, the first: {first}; they are tried again, `pairway status` lists them",
-                    failures.len()
+                    "the kernel refuses {} of the changes that are needed, the first: {first}; they are tried again, `pairway status` lists them{}",
+                    failures.len(),
+                    refused::advice(&report.failures)
                 ),
             ));
         }

@@ -117,7 +117,8 @@ fn decisive(observed: &Observed) -> Observed {
         rp_filter,
         firewall: _,
     } = ours;
-    let Netfilter { unavailable, foreign_table, masqueraded: _, guarded: _, forward, input } = netfilter;
+    let Netfilter { unavailable, foreign_table, masqueraded: _, guarded: _, unread: _, forward, input } =
+        netfilter;
     Observed {
         ours: State {
             links: links.clone(),

@@ -1,6 +1,7 @@
 //! Asks the agent over its socket.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +30,11 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(socket: PathBuf, timeout: Duration) -> Self {
         Self { socket, timeout }
+    }
+
+    /// The same at another socket.
+    pub(crate) fn at(self, socket: PathBuf) -> Self {
+        Self { socket, ..self }
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
@@ -91,6 +97,13 @@ impl Client {
     }
 
     fn unreachable(&self, error: &io::Error) -> Failure {
+        let other = std::fs::metadata(&self.socket).is_ok_and(|there| !there.file_type().is_socket());
+        if other {
+            let message = format!("{} is not a socket", self.socket.display());
+            let hint =
+                "name the agent's socket (api.socket in its configuration) with --socket or $PAIRWAY_SOCKET";
+            return Failure::new(Exit::NotReached, "not-reached", message, hint);
+        }
         let kind = error.kind();
         let hint = if kind == io::ErrorKind::NotFound {
             "is the agent running? start it with `pairway agent --config FILE`, or name its socket (api.socket in \

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use config::ConfigFile;
 
+use super::client::Client;
 use super::output::{Exit, Failure, Format, Printed};
 use super::table::printable;
 use super::validate;
 use crate::doctor::{self, Check, Examination, Outcome};
+use crate::status::Status;
 
 /// What stands in where no file is named: every default, and the pool of most clusters.
 const WITHOUT_FILE: &str = "pools: [{ cidr: 10.244.0.0/16, blockPrefix: 24 }]\n";
@@ -24,7 +26,7 @@ pub(super) struct Arguments {
     all: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, format: Format) -> Result<Printed, Failure> {
+pub(super) async fn run(arguments: &Arguments, client: Client, format: Format) -> Result<Printed, Failure> {
     let file = match &arguments.config {
         Some(path) => validate::load(path)?,
         None => ConfigFile::parse(WITHOUT_FILE, "the default").map_err(|errors| {
@@ -36,7 +38,12 @@ pub(super) fn run(arguments: &Arguments, format: Format) -> Result<Printed, Fail
     let node = name.parse().map_err(|error: crate::node::NodeNameError| {
         Failure::new(Exit::Config, "node-name", error.to_string(), "set node.name in the configuration")
     })?;
-    let examination = doctor::examine(&doctor::read::facts(&config, &node));
+    let mut examination = doctor::examine(&doctor::read::facts(&config, &node));
+    // The socket that this configuration's agent would have.
+    let client = if arguments.config.is_some() { client.at(config.api_socket.clone()) } else { client };
+    // None may run: it is no matter of the machine's.
+    let status: Option<Status> = client.get("/v1/status").await.ok();
+    examination.conditions = status.map(|status| status.conditions.len());
     let found = examination.counts().contains_key(&Outcome::Finding);
     let printed = Printed::value(format, &examination, |examination| text(examination, arguments.all))?;
     Ok(printed.exit(if found { Exit::Finding } else { Exit::Well }))
@@ -58,6 +65,13 @@ fn text(examination: &Examination, all: bool) -> String {
     };
     let more = if all { "" } else { "; --all shows everything" };
     text.push_str(&format!("{findings}, {} well, {skipped} not checked{more}\n", count(Outcome::Ok)));
+    match examination.conditions {
+        None | Some(0) => {}
+        Some(1) => text.push_str("the running agent has 1 condition: pairway status\n"),
+        Some(several) => {
+            text.push_str(&format!("the running agent has {several} conditions: pairway status\n"));
+        }
+    }
     text
 }
 
@@ -101,6 +115,7 @@ mod tests {
                 ),
                 check("clock", Outcome::NotChecked, "nobody answers", ""),
             ],
+            conditions: Some(0),
         };
         expect![[r#"
             FINDING      ip-forward      net.ipv4.ip_forward is 0
@@ -116,5 +131,9 @@ mod tests {
             1 finding, 1 well, 1 not checked
         "#]]
         .assert_eq(&text(&examination, true));
+        let with = |conditions| text(&Examination { conditions, ..examination.clone() }, false);
+        assert_eq!(with(None), with(Some(0)), "nobody to ask, or nothing to say");
+        assert!(with(Some(1)).ends_with("\nthe running agent has 1 condition: pairway status\n"));
+        assert!(with(Some(2)).ends_with("\nthe running agent has 2 conditions: pairway status\n"));
     }
 }

@@ -9,6 +9,7 @@ use crate::underlay::LocalAddress;
 
 mod addresses;
 mod filters;
+mod in_the_way;
 mod kernel;
 mod ports;
 mod store;
@@ -20,10 +21,15 @@ pub fn examine(facts: &Facts) -> Examination {
         kernel::checks(facts),
         addresses::checks(facts),
         filters::checks(facts),
+        in_the_way::checks(facts),
         ports::checks(facts),
         store::checks(facts),
     ];
-    Examination { node: facts.node.to_string(), checks: parts.into_iter().flatten().collect() }
+    Examination {
+        node: facts.node.to_string(),
+        checks: parts.into_iter().flatten().collect(),
+        conditions: None,
+    }
 }
 
 fn check(name: &str, outcome: Outcome, subject: impl ToString, message: String, remedy: String) -> Check {

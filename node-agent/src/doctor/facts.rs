@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bgp::Family;
 use ipnet::IpNet;
 use vxlan::firewall::{ForeignChain, Netfilter};
-use vxlan::{InstalledRoute, Interface, IpTunnel, LinkName};
+use vxlan::{Conflict, InstalledRoute, Interface, IpTunnel, LinkName};
 
 use crate::node::NodeName;
 use crate::underlay::Choice;
@@ -28,6 +28,10 @@ pub struct Facts {
     pub forwarding: BTreeMap<Family, Known<bool>>,
     /// Interfaces by name, ours included.
     pub interfaces: Known<BTreeMap<LinkName, Interface>>,
+    /// What of others is in the way of what stands of ours, or leads packets past it.
+    pub conflicts: Known<Vec<Conflict>>,
+    /// `net.ipv6.conf.all.disable_ipv6` and `net.ipv6.conf.default.disable_ipv6`.
+    pub ipv6_disabled: Known<(bool, bool)>,
     /// Names of our own devices.
     pub ours: BTreeSet<LinkName>,
     /// Settings of interfaces.
@@ -73,6 +77,8 @@ pub struct Device {
     pub rp_filter: Option<u8>,
     /// `net.ipv6.conf.DEVICE.accept_ra`.
     pub accept_ra: Option<u8>,
+    /// `net.ipv6.conf.DEVICE.disable_ipv6`.
+    pub ipv6_disabled: Option<bool>,
 }
 
 /// Whether bridged packets pass iptables.
@@ -175,6 +181,14 @@ pub struct Record {
     pub name: NodeName,
     /// Its underlay addresses.
     pub addresses: Vec<IpNet>,
+}
+
+impl Record {
+    /// Its underlay address of a family.
+    #[must_use]
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().find(|net| Family::of(**net) == family).map(IpNet::addr)
+    }
 }
 
 /// A directory that the agent writes to.

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use vxlan::netlink::{Kernel, kernel_release, require_kernel};
-use vxlan::{Dataplane, IpTunnel, LinkName, Observed};
+use vxlan::{Conflict, Dataplane, IpTunnel, LinkName, Observed, diff};
 
 use super::facts::{BridgeFilter, Device, Facts, Folder, Known, Modules, Ports, Purpose, Record};
 use crate::daemon;
@@ -34,7 +34,10 @@ const STORE_WITHIN: std::time::Duration = std::time::Duration::from_secs(8);
 #[must_use]
 pub fn facts(config: &Config, node: &NodeName) -> Facts {
     let pools: Vec<IpNet> = config.pools.iter().map(|pool| pool.cidr).collect();
-    let observed = observe(config);
+    let records = records(config);
+    let nodes = records.iter().flatten().flat_map(|record| &record.addresses);
+    let watched: Vec<IpNet> = pools.iter().copied().chain(nodes.map(|net| IpNet::from(net.addr()))).collect();
+    let observed = observe(config, &watched);
     let (kernel_view, why) = match observed {
         Ok(observed) => (observed, None),
         Err(why) => (Observed::default(), Some(why)),
@@ -62,6 +65,14 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
             (Family::Ipv4, "net/ipv4/neigh/default/gc_thresh3"),
             (Family::Ipv6, "net/ipv6/neigh/default/gc_thresh3"),
         ])),
+        conflicts: match &why {
+            None => Ok(conflicts(&kernel_view)),
+            Some(why) => Err(why.clone()),
+        },
+        ipv6_disabled: sysctl("net/ipv6/conf/all/disable_ipv6").and_then(|all| {
+            let default = sysctl("net/ipv6/conf/default/disable_ipv6")?;
+            Ok((all != 0, default != 0))
+        }),
         ours: kernel_view.ours.links.keys().cloned().collect::<BTreeSet<LinkName>>(),
         devices,
         rp_filter_all: kernel_view.rp_filter_all,
@@ -91,7 +102,7 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
         legacy_input: filters::legacy_input(),
         wants_bgp: config.paths.uses_bgp() || !config.bgp.peers.is_empty(),
         clock: clock::state(),
-        records: records(config),
+        records,
         folders: folders(config),
         interfaces: match why {
             None => Ok(kernel_view.interfaces),
@@ -102,12 +113,17 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
     }
 }
 
-fn observe(config: &Config) -> Known<Observed> {
+/// What stands of ours is what an agent wanted. That nothing of it is to be changed leaves what others have.
+fn conflicts(observed: &Observed) -> Vec<Conflict> {
+    diff(observed, &observed.ours).conflicts
+}
+
+fn observe(config: &Config, watched: &[IpNet]) -> Known<Observed> {
     let failed = |error: &(dyn std::error::Error + 'static)| {
         format!("the kernel can't be read by netlink: {}", chain(error))
     };
     let mut kernel = Kernel::open(daemon::marks(&config.kernel)).map_err(|error| failed(&error))?;
-    kernel.observe(&[]).map_err(|error| failed(&error))
+    kernel.observe(watched).map_err(|error| failed(&error))
 }
 
 fn release() -> String {
@@ -135,6 +151,7 @@ fn device(link: &LinkName) -> Device {
         forwarding: small(format!("net/ipv4/conf/{link}/forwarding")).map(|value| value != 0),
         rp_filter: small(format!("net/ipv4/conf/{link}/rp_filter")),
         accept_ra: small(format!("net/ipv6/conf/{link}/accept_ra")),
+        ipv6_disabled: small(format!("net/ipv6/conf/{link}/disable_ipv6")).map(|value| value != 0),
     }
 }
 

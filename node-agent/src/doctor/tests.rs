@@ -5,7 +5,8 @@ use bgp::Family;
 use ipnet::IpNet;
 use vxlan::firewall::{Base, BaseChain, ForeignChain, Netfilter, hook};
 use vxlan::{
-    InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, RouteKey, TunnelId, Vni, VxlanId,
+    Conflict, InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, RouteKey, TunnelId, Vni,
+    VxlanId,
 };
 
 use super::*;
@@ -60,10 +61,17 @@ fn sound() -> Facts {
             (link("eth1"), interface("", 1500, &["198.51.100.1/24"])),
             (link("cni0"), interface("bridge", 1500, &["10.244.1.1/24"])),
         ])),
+        conflicts: Ok(Vec::new()),
+        ipv6_disabled: Ok((false, false)),
         ours: BTreeSet::new(),
         devices: BTreeMap::from([(
             link("eth0"),
-            Device { forwarding: Some(true), rp_filter: Some(0), accept_ra: Some(2) },
+            Device {
+                forwarding: Some(true),
+                rp_filter: Some(0),
+                accept_ra: Some(2),
+                ipv6_disabled: Some(false),
+            },
         )]),
         rp_filter_all: 0,
         default_routes: vec![InstalledRoute {
@@ -109,7 +117,7 @@ fn a_sound_machine_has_nothing_to_mend_and_every_check_looks_at_it() {
     let bad: Vec<&Check> = checks.iter().filter(|check| check.outcome != Outcome::Ok).collect();
     assert!(bad.is_empty(), "{bad:?}");
     let names: BTreeSet<&str> = checks.iter().map(|check| check.name.as_str()).collect();
-    assert_eq!(names.len(), 22, "{names:?}");
+    assert_eq!(names.len(), 24, "{names:?}");
     assert!(checks.iter().all(|check| check.remedy.is_empty()));
 }
 
@@ -126,7 +134,7 @@ type Broken = (&'static str, fn(&mut Facts), &'static str);
 
 #[test]
 fn each_thing_that_is_broken_is_found_by_its_check_alone() {
-    let table: [Broken; 32] = [
+    let table: [Broken; 36] = [
         ("kernel", |f| f.kernel = Err("Linux 5.10 is too old".to_owned()), "newer kernel"),
         ("module-vxlan", |f| f.modules.vxlan = ModuleState::Missing, "modprobe vxlan"),
         (
@@ -170,6 +178,28 @@ fn each_thing_that_is_broken_is_found_by_its_check_alone() {
                 f.neighbor_limit.insert(Family::Ipv4, Ok(1));
             },
             "gc_thresh3=4",
+        ),
+        ("ipv6", |f| f.ipv6_disabled = Ok((true, true)), "sysctl -w net.ipv6.conf.all.disable_ipv6=0"),
+        ("ipv6", |f| f.ipv6_disabled = Ok((false, true)), "net.ipv6.conf.default.disable_ipv6=0"),
+        (
+            "ipv6",
+            |f| {
+                f.ours.insert(link("pairway-vx4"));
+                let off = Device { ipv6_disabled: Some(true), ..Device::default() };
+                f.devices.insert(link("pairway-vx4"), off);
+            },
+            "sysctl -w net.ipv6.conf.pairway-vx4.disable_ipv6=0",
+        ),
+        (
+            "in-the-way",
+            |f| {
+                f.conflicts = Ok(vec![Conflict {
+                    wanted: "route 10.244.2.0/24 table 254 metric 1120".to_owned(),
+                    found: "route 10.244.2.0/25".to_owned(),
+                    hint: "remove it: ip route delete 10.244.2.0/25".to_owned(),
+                }]);
+            },
+            "ip route delete 10.244.2.0/25",
         ),
         ("clock", |f| f.clock = Ok(ClockState::Free), "timedatectl set-ntp true"),
         ("underlay", |f| f.underlay.problem = Some("no default route".to_owned()), "node.underlay"),
@@ -339,10 +369,36 @@ fn what_must_come_in_is_what_is_in_use() {
         found.map(|check| check.subject).collect::<Vec<_>>()
     };
     let (tcp, udp) = ("TCP port 179: inet mine input", "UDP port 4789: inet mine input");
-    assert_eq!(subjects(|_| ()), [udp, tcp]);
-    assert_eq!(subjects(|f| f.wants_bgp = false), [udp]);
-    let all = [udp, tcp, "IP protocol 4: inet mine input", "IP protocol 41: inet mine input"];
+    // Of two nodes the one with the smaller name opens the session.
+    assert_eq!(subjects(|_| ()), [udp]);
+    assert_eq!(subjects(|f| f.node = "n3".parse().unwrap()), [udp, tcp]);
+    assert_eq!(subjects(|f| (f.node, f.wants_bgp) = ("n3".parse().unwrap(), false)), [udp]);
+    let all = [udp, "IP protocol 4: inet mine input", "IP protocol 41: inet mine input"];
     assert_eq!(subjects(|f| f.modules.asked = IpTunnel::ALL.into()), all);
+    // With both families at both ends everything comes over IPv4; where only one end has it, over IPv6.
+    let dual = |f: &mut Facts| {
+        let address = net("2001:db8::1/64");
+        f.underlay.local.ipv6 = Some(LocalAddress { address, link: link("eth0"), mtu: 1500 });
+        f.node = "n3".parse().unwrap();
+    };
+    let destinations = |change: &dyn Fn(&mut Facts)| {
+        let mut facts = sound();
+        Arc::make_mut(&mut facts.netfilter.as_mut().unwrap().input).push(closed("inet", "mine", "input"));
+        dual(&mut facts);
+        change(&mut facts);
+        let checks = examine(&facts).checks.into_iter();
+        let found = checks.filter(|check| check.name == "input" && check.outcome == Outcome::Finding);
+        let of_v6 =
+            found.map(|check| (check.subject.starts_with("UDP"), check.message.contains("2001:db8::1")));
+        of_v6.collect::<Vec<_>>()
+    };
+    let (udp4, tcp4, udp6, tcp6) = ((true, false), (false, false), (true, true), (false, true));
+    assert_eq!(
+        destinations(&|f| f.records.as_mut().unwrap()[1].addresses.push(net("2001:db8::2/64"))),
+        [udp4, tcp4]
+    );
+    assert_eq!(destinations(&|f| f.records = Ok(vec![record("n2", "2001:db8::2/64")])), [udp6, tcp6]);
+    assert_eq!(destinations(&|f| f.records = Ok(Vec::new())), [udp4, tcp4]);
     // Before any node is known, whoever is like this one.
     assert_eq!(subjects(|f| f.records = Ok(Vec::new())), [udp, tcp]);
     assert_eq!(subjects(|f| f.underlay.local = Local::default()), [""; 0]);
@@ -404,6 +460,8 @@ fn what_can_not_be_seen_is_no_finding_and_not_well_either() {
     facts.forwarding = Family::ALL.map(|family| (family, Err(why()))).into();
     facts.interfaces = Err(why());
     facts.netfilter = Err(why());
+    facts.conflicts = Err(why());
+    facts.ipv6_disabled = Err(why());
     facts.legacy_forward = Err(why());
     facts.legacy_input = Err(why());
     facts.clock = Err(why());
@@ -419,10 +477,16 @@ fn what_can_not_be_seen_is_no_finding_and_not_well_either() {
         "nics",
         "forward-policy",
         "input",
+        "in-the-way",
+        "ipv6",
         "clock",
         "node-address",
         "port-bgp",
     ] {
         assert!(unseen.contains(name), "{name} is not among {unseen:?}");
     }
+    // Filters that can't be read let nothing be said of them.
+    let mut facts = sound();
+    facts.netfilter.as_mut().unwrap().unread = true;
+    assert_eq!(named(&facts, Outcome::NotChecked), ["forward-policy", "nftables", "input"]);
 }

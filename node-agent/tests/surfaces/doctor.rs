@@ -118,7 +118,30 @@ fn each_thing_that_is_broken_is_found() {
              exit 0 if fork; close STDOUT; sleep 600'"
         )
     };
+    // A route as an agent makes it, and what others do about it.
+    let beside_a_route = |more: &str| {
+        format!(
+            "ip nexthop add id 1879048199 via 192.0.2.2 dev eth0 proto 112; \
+             ip route add 10.244.2.0/24 nhid 1879048199 proto 112 metric 1120; \
+             ip route add unreachable 10.244.0.0/16 proto 112 metric 4294967295; \
+             ip rule add from 10.244.0.0/16 lookup 1120 pref 1120 protocol 112; {more}"
+        )
+    };
     let table: Vec<(&str, String, &str, &str)> = vec![
+        ("ipv6", "sysctl -qw net.ipv6.conf.all.disable_ipv6=1".to_owned(), BOTH, "net.ipv6.conf.all.disable_ipv6=0"),
+        (
+            "in-the-way",
+            beside_a_route("ip route add 10.244.2.128/25 via 192.0.2.9 proto static metric 7"),
+            V4,
+            "ip route delete 10.244.2.128/25 table 254 proto 4 metric 7",
+        ),
+        (
+            "in-the-way",
+            beside_a_route("ip rule add from 10.244.0.0/16 pref 100 prohibit"),
+            V4,
+            "give it a priority after the rule that leads to table main",
+        ),
+        ("mtu", "ip link set eth0 mtu 1300".to_owned(), BOTH, "ip link set eth0 mtu 1330"),
         ("ip-forward", "sysctl -qw net.ipv4.ip_forward=0".to_owned(), V4, "sysctl -w net.ipv4.ip_forward=1"),
         ("ipv6-forward", "sysctl -qw net.ipv6.conf.all.forwarding=0".to_owned(), BOTH, "net.ipv6.conf.all.forwarding=1"),
         (
@@ -180,6 +203,19 @@ fn each_thing_that_is_broken_is_found() {
         let also = if pools == BOTH { &["ipv6-forward", name][..] } else { &[name] };
         assert!(names.iter().all(|found| also.contains(&found.as_str())), "{names:?} after: {more}");
     }
+}
+
+/// What stands of ours alone is in nobody's way.
+#[test]
+fn routes_of_ours_are_no_finding() {
+    let machine = Machine::new(
+        "ip nexthop add id 1879048199 via 192.0.2.2 dev eth0 proto 112; \
+         ip route add 10.244.2.0/24 nhid 1879048199 proto 112 metric 1120; \
+         ip route add unreachable 10.244.0.0/16 proto 112 metric 4294967295; \
+         ip rule add from 10.244.0.0/16 lookup 1120 pref 1120 protocol 112",
+    );
+    let found = machine.findings(V4);
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[test]

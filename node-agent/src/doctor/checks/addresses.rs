@@ -120,7 +120,12 @@ fn mtu(facts: &Facts, interfaces: &BTreeMap<LinkName, Interface>) -> Vec<Check> 
                 tunnel.mtu,
                 least_mtu(family)
             ),
-            format!("ip link set {} mtu {} or more", tunnel.link, least_mtu(family) + overhead),
+            format!(
+                "ip link set {} mtu {} (or more, on every node, and in the machine's own configuration){}",
+                tunnel.link,
+                least_mtu(family) + overhead,
+                if family == Family::Ipv6 { ", or remove the IPv6 pool" } else { "" }
+            ),
         ));
     }
     for (name, interface) in interfaces {

@@ -3,21 +3,28 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use bgp::Family;
 use vxlan::Interface;
 use vxlan::firewall::{Arrival, Arriving, ForeignChain, forward_drops, input_drops};
 
 use super::super::Check;
-use super::super::facts::Facts;
+use super::super::facts::{Facts, Record};
 use super::{finding, findings_or, known, not_checked, ok};
-use crate::plan;
+use crate::{path, plan};
 
 const FORWARD: &str = "forward-policy";
 const INPUT: &str = "input";
 const NFTABLES: &str = "nftables";
 
+/// Why nothing is said of filters that are there.
+const UNREAD: &str = "filters of others change faster than they can be read";
+
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let mut checks = match &facts.netfilter {
         Err(why) => [NFTABLES, FORWARD].map(|name| not_checked(name, "nftables", why.clone())).into(),
+        Ok(netfilter) if netfilter.unread => {
+            vec![not_checked(FORWARD, "nftables", UNREAD), not_checked(NFTABLES, "", UNREAD)]
+        }
         Ok(netfilter) => {
             let found = forward_drops(&netfilter.forward, &facts.pools, &devices(facts));
             let found = found.iter().map(|drop| {
@@ -80,38 +87,55 @@ fn input(facts: &Facts) -> Vec<Check> {
             })
         }
     };
-    let nftables = facts.netfilter.as_ref().map(|netfilter| netfilter.input.as_slice());
+    let unread = UNREAD.to_owned();
+    let nftables = match &facts.netfilter {
+        Ok(netfilter) if netfilter.unread => Err(&unread),
+        Ok(netfilter) => Ok(netfilter.input.as_slice()),
+        Err(why) => Err(why),
+    };
     let mut checks = judged("nftables", nftables, false);
     checks.extend(judged("iptables-legacy", facts.legacy_input.as_deref(), true));
     checks
 }
 
-/// Packets of the other nodes, as far as the store knows these; else of nodes like this one.
+/// Packets of the other nodes, as far as the store knows these; else of nodes like this one. `None` stands for such a node.
 fn arrivals(facts: &Facts) -> Vec<Arrival> {
-    let known = facts.records.iter().flatten().filter(|record| record.name != facts.node);
-    let others: BTreeSet<IpAddr> =
-        known.flat_map(|record| record.addresses.iter().map(|net| net.addr())).collect();
+    let others = || facts.records.iter().flatten().filter(|record| record.name != facts.node);
+    let mut nodes: Vec<Option<&Record>> = others().map(Some).collect();
+    if nodes.is_empty() {
+        nodes.push(None);
+    }
+    let is_common = |family: &Family, node: Option<&Record>| {
+        facts.underlay.local.of(*family).is_some()
+            && node.is_none_or(|record| record.address(*family).is_some())
+    };
+    let interfaces = facts.interfaces.as_ref().ok();
     let mut arrivals = Vec::new();
     for own in facts.underlay_addresses() {
-        let to = own.address.addr();
-        let mut from: BTreeSet<IpAddr> =
-            others.iter().copied().filter(|ip| ip.is_ipv4() == to.is_ipv4()).collect();
-        if from.is_empty() {
-            from.insert(to);
-        }
-        let bgp = facts.wants_bgp.then_some(Arriving::Tcp(facts.ports.bgp));
-        let tunnels = facts.modules.asked.iter().filter(|_| to.is_ipv4());
-        let interfaces = facts.interfaces.as_ref().ok();
+        let (to, family) = (own.address.addr(), Family::of(own.address));
         let index = interfaces.and_then(|all| all.get(&own.link)).map_or(0, |interface| interface.index);
-        let what = [Arriving::Udp(facts.ports.vxlan)].into_iter().chain(bgp);
-        arrivals.extend(
-            what.chain(tunnels.map(|kind| Arriving::Protocol(kind.protocol()))).map(|what| Arrival {
-                what,
-                device: (own.link.to_string(), index),
-                to,
-                from: from.clone(),
-            }),
-        );
+        let mut expect = |what: Arriving, sends: &dyn Fn(Option<&Record>) -> bool| {
+            let senders = nodes.iter().copied().filter(|node| sends(*node));
+            let from: BTreeSet<IpAddr> =
+                senders.filter_map(|node| node.map_or(Some(to), |record| record.address(family))).collect();
+            if !from.is_empty() {
+                arrivals.push(Arrival { what, device: (own.link.to_string(), index), to, from });
+            }
+        };
+        // A tunnel runs over the first family that both ends have.
+        expect(Arriving::Udp(facts.ports.vxlan), &|node| {
+            Family::ALL.iter().find(|family| is_common(family, node)) == Some(&family)
+        });
+        // A session runs over the first family of pods; the node with the smaller name opens it.
+        if facts.wants_bgp {
+            expect(Arriving::Tcp(facts.ports.bgp), &|node| {
+                facts.families().find(|family| is_common(family, node)) == Some(family)
+                    && node.is_none_or(|record| path::dials(&record.name, &facts.node))
+            });
+        }
+        for kind in facts.modules.asked.iter().filter(|_| family == Family::Ipv4) {
+            expect(Arriving::Protocol(kind.protocol()), &|node| is_common(&family, node));
+        }
     }
     arrivals
 }

@@ -8,6 +8,7 @@ use vxlan::{Interface, LinkName};
 use super::super::Check;
 use super::super::facts::{ClockState, Facts, ModuleState};
 use super::{finding, findings_or, known, not_checked, ok};
+use crate::plan;
 
 /// Protocol of routes that router advertisements make (`RTPROT_RA`).
 const PROTOCOL_RA: u8 = 9;
@@ -28,6 +29,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     }));
     checks.extend(facts.families().map(|family| forwarding(facts, family)));
     checks.extend(device_forwarding(facts));
+    checks.extend(ipv6_disabled(facts));
     checks.extend(router_advertisements(facts));
     checks.extend(rp_filter(facts));
     checks.extend(neighbors(facts));
@@ -101,6 +103,44 @@ fn device_forwarding(facts: &Facts) -> Vec<Check> {
         )
     })
     .collect()
+}
+
+/// A device without IPv6 takes none of its addresses, routes and neighbours.
+fn ipv6_disabled(facts: &Facts) -> Vec<Check> {
+    const NAME: &str = "ipv6";
+    if facts.families().all(|family| family != Family::Ipv6) {
+        return vec![ok(NAME, "", "there is no IPv6 pool")];
+    }
+    let effect = "the kernel refuses what IPv6 pods need there";
+    match facts.ipv6_disabled {
+        Err(ref why) => return vec![not_checked(NAME, "", why.clone())],
+        Ok((true, _)) => {
+            return vec![finding(
+                NAME,
+                "",
+                format!("net.ipv6.conf.all.disable_ipv6 is 1, for every device: {effect}"),
+                plan::enable_ipv6("all"),
+            )];
+        }
+        Ok((false, true)) => {
+            return vec![finding(
+                NAME,
+                "default",
+                format!(
+                    "net.ipv6.conf.default.disable_ipv6 is 1, for devices that are made from now on: {effect}"
+                ),
+                plan::enable_ipv6("default"),
+            )];
+        }
+        Ok((false, false)) => {}
+    }
+    let is_off =
+        |link: &&LinkName| facts.devices.get(*link).and_then(|device| device.ipv6_disabled) == Some(true);
+    let found = facts.ours.iter().filter(is_off).map(|link| {
+        let message = format!("net.ipv6.conf.{link}.disable_ipv6 is 1: {effect}");
+        finding(NAME, link, message, plan::enable_ipv6(link.as_str()))
+    });
+    findings_or(found.collect(), || ok(NAME, "", "not disabled"))
 }
 
 /// A kernel that forwards IPv6 hears router advertisements only where accept_ra is 2.

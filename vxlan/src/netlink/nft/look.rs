@@ -112,6 +112,7 @@ impl Nft {
             foreign_table: own.foreign,
             masqueraded: counted(MASQUERADED),
             guarded,
+            unread: self.others.is_none(),
             forward: others.forward,
             input: others.input,
         };
