@@ -265,12 +265,23 @@ fn other_writing(scalar: &Scalar, schema: &Json) -> String {
         } else {
             "write a whole number of percent, for example 50%".to_owned()
         }
+    } else if let Some(meant) = truth(scalar).filter(|_| types.contains(&"boolean")) {
+        format!("write {meant}")
     } else if types.contains(&"string") && !is_text(scalar) {
         format!("quote it: \"{text}\"")
     } else if types.contains(&"array") {
         format!("write [{text}]")
     } else {
         String::new()
+    }
+}
+
+/// What words are truth values elsewhere, in YAML 1.1 for instance; in YAML 1.2 they are text.
+fn truth(scalar: &Scalar) -> Option<bool> {
+    match scalar.text.to_ascii_lowercase().as_str() {
+        "yes" | "y" | "on" | "true" | "1" => Some(true),
+        "no" | "n" | "off" | "false" | "0" => Some(false),
+        _ => None,
     }
 }
 

@@ -35,11 +35,17 @@ pub fn up(path: &Path, programs: Option<Programs>, foreground: bool) -> Result<(
     }
     if !foreground && !matches!(result, Err(ClusterError::Interrupted)) {
         say(format!(
-            "\n{}\nlab shell NODE looks around in a node, lab status shows them, lab down {name} ends it.",
-            places(&folder)
+            "\n{}\n`make lab-shell NODE=n1` looks around in a node, `make lab-down` ends it; `{program} status` shows the nodes.",
+            places(&folder),
+            program = program()
         ));
     }
     result
+}
+
+/// This program as it can be called again: it is on nobody's PATH.
+fn program() -> String {
+    std::env::args_os().next().map_or_else(|| "lab".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Where a lab's files are.
@@ -94,8 +100,9 @@ pub fn kubernetes(path: &Path) -> anyhow::Result<()> {
     step.end(cluster.nodes().join(", "));
     cluster.leave();
     say(format!(
-        "\nlab kubectl ... asks the API server, lab shell NODE looks around in a node, lab down kubernetes ends it; logs: {}/kubernetes",
-        folder.display()
+        "\n`{program} kubectl ...` asks the API server, `make cluster-shell NODE=n1` looks around in a node, `make cluster-down` ends it; logs: {}/kubernetes",
+        folder.display(),
+        program = program()
     ));
     Ok(())
 }

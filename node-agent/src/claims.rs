@@ -14,7 +14,7 @@ use config::{BlockSource, Config, Pool};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
 
-pub use self::commands::{FRESH, HEARTBEAT, delete_node, release_own};
+pub use self::commands::{FRESH, GivenBack, HEARTBEAT, delete_node, release_own};
 pub use self::conditions::Condition;
 use self::conditions::{NoBlock, block_lost, not_stored, renamed, unreadable};
 pub use self::own_record::NODE_NAME_TAKEN;

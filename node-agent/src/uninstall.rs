@@ -46,8 +46,10 @@ impl Uninstall<'_> {
             node: self.node.to_string(),
             dry_run: self.dry_run,
             released: Vec::new(),
+            record: false,
             kernel: Vec::new(),
             files: Vec::new(),
+            state_dir: None,
             failures: Vec::new(),
         };
         self.store(&mut outcome).await;
@@ -66,13 +68,18 @@ impl Uninstall<'_> {
                 Ok(Ok(snapshot)) => {
                     let blocks = snapshot.as_ref().map(|snapshot| snapshot.blocks_of(self.node));
                     outcome.released = blocks.iter().flatten().map(ToString::to_string).collect();
+                    outcome.record =
+                        snapshot.as_ref().is_some_and(|snapshot| snapshot.nodes.contains_key(self.node));
                 }
                 Ok(Err(_)) | Err(_) => outcome.failures.push("the store does not answer".to_owned()),
             }
             return;
         }
         match claims::release_own(store, self.node, self.state_dir, STORE_WITHIN).await {
-            Ok(blocks) => outcome.released = blocks.iter().map(ToString::to_string).collect(),
+            Ok(given_back) => {
+                outcome.released = given_back.blocks.iter().map(ToString::to_string).collect();
+                outcome.record = given_back.record;
+            }
             Err(error) => outcome.failures.push(format!("{}: {}", error.message, error.hint)),
         }
     }

@@ -80,12 +80,7 @@ impl StateDir {
             .map_err(unusable)?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-                let mut text = String::new();
-                // Only for the message.
-                let _ = file.read_to_string(&mut text);
-                return Err(StateDirError::Locked { path: path.to_owned(), pid: text.trim().parse().ok() });
-            }
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => return Err(Self::locked(path, &mut file)),
             Err((_, error)) => return Err(unusable(error.into())),
         };
         let pid = std::process::id();
@@ -94,6 +89,23 @@ impl StateDir {
             .and_then(|()| writeln!(lock, "{pid}"))
             .map_err(unusable)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Why an agent could not lock the directory just now: another one has. Nothing is made.
+    #[must_use]
+    pub fn occupied(path: &Path) -> Option<StateDirError> {
+        let file = OpenOptions::new().read(true).open(path.join(LOCK)).ok()?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => Some(Self::locked(path, &mut file)),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    fn locked(path: &Path, lock: &mut File) -> StateDirError {
+        let mut text = String::new();
+        // Only for the message.
+        let _ = lock.read_to_string(&mut text);
+        StateDirError::Locked { path: path.to_owned(), pid: text.trim().parse().ok() }
     }
 
     /// Removes what agents have kept here, and the directory if nothing else is in it. The lock goes with it: the last

@@ -191,11 +191,17 @@ pub struct Uninstalled {
     pub dry_run: bool,
     /// Blocks given back to the store, CIDR strings.
     pub released: Vec<String>,
+    /// The node's record was removed from the store.
+    #[serde(default)]
+    pub record: bool,
     /// Changes of the kernel, in order, for people.
     pub kernel: Vec<String>,
     /// Files for CNI plugins that were removed, paths.
     #[serde(default)]
     pub files: Vec<String>,
+    /// The state directory that was emptied, a path; `null` if there is none, or it stays because of a failure.
+    #[serde(default)]
+    pub state_dir: Option<String>,
     /// What could not be done, for people; empty if all of it was.
     pub failures: Vec<String>,
 }

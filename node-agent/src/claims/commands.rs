@@ -62,6 +62,15 @@ fn unknown(node: &NodeName) -> CommandError {
     refusal("not-found", format!("the store knows no node {node}"), "`pairway pairs` lists the nodes")
 }
 
+/// What a node had in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenBack {
+    /// Its blocks.
+    pub blocks: Vec<Block>,
+    /// It had a record.
+    pub record: bool,
+}
+
 /// The store's part of `pairway uninstall`: gives up this node's blocks, its record and its memory of them. The agent
 /// must not run. Answers with the blocks.
 pub async fn release_own(
@@ -69,7 +78,7 @@ pub async fn release_own(
     node: &NodeName,
     state_directory: &Path,
     patience: Duration,
-) -> Result<Vec<Block>, CommandError> {
+) -> Result<GivenBack, CommandError> {
     let mut snapshots = store.snapshots();
     let snapshot = match tokio::time::timeout(patience, snapshots.wait_for(Option::is_some)).await {
         Ok(Ok(snapshot)) => snapshot.clone().unwrap_or_default(),
@@ -87,13 +96,14 @@ pub async fn release_own(
             ));
         }
     };
-    let blocks = snapshot.blocks_of(node);
+    let given_back =
+        GivenBack { blocks: snapshot.blocks_of(node), record: snapshot.nodes.contains_key(node) };
     store.remove_node(node).await.map_err(|error| not_done(&error))?;
     // Last: as long as it stands, an agent that is started again gets its blocks back.
     let directory = state_directory.to_owned();
     let removed = tokio::task::spawn_blocking(move || state::remove(&directory)).await;
     match removed {
-        Ok(Ok(())) => Ok(blocks),
+        Ok(Ok(())) => Ok(given_back),
         Ok(Err(error)) => Err(refusal(
             "state",
             format!("{} can't be removed: {error}", state_directory.join(state::FILE_NAME).display()),

@@ -16,6 +16,7 @@ pub(super) enum Command {
     /// Claim one more block for this node.
     Claim {
         /// Pool to claim from, as in the configuration; without it one block of every family.
+        #[arg(value_parser = cidr)]
         pool: Option<IpNet>,
     },
     /// Give one block of this node back.
@@ -25,11 +26,17 @@ pub(super) enum Command {
     /// another one in its place at once. A block that was lost to another node (`BlockLost`) is forgotten.
     Release {
         /// The block, a CIDR.
+        #[arg(value_parser = cidr)]
         block: IpNet,
         /// Even if it is in use, needed or the last one.
         #[arg(long)]
         force: bool,
     },
+}
+
+/// Says what a block or a pool looks like, where the parser says what is wrong with the letters.
+fn cidr(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| "write a CIDR, for example 10.244.43.0/24".to_owned())
 }
 
 /// Which blocks to show.

@@ -47,14 +47,17 @@ pub(super) async fn show(client: &Client, filter: &Filter, format: Format) -> Re
 
 fn text(pairs: &[Pair], long: bool, width: Option<u16>) -> String {
     let short = |pair: &Pair| {
+        // What has no path has no MTU, and is neither ready nor waiting for anything.
+        let mtu = if pair.mtu == 0 { String::new() } else { pair.mtu.to_string() };
+        let ready = if pair.path == "none" { String::new() } else { yes(pair.ready) };
         [
             pair.peer.clone(),
             pair.family.clone(),
             pair.path.clone(),
             pair.predicted.clone(),
             pair.reason.clone(),
-            pair.mtu.to_string(),
-            yes(pair.ready),
+            mtu,
+            ready,
             pair.blocks.join(","),
         ]
     };
@@ -99,6 +102,20 @@ mod tests {
             n2    ipv6    native  native     bgp           1500  yes    fd10:244:0:2::/64  2001:db8::1 - 2001:db8::2  same subnet; n2 announces its blocks over BGP
             n3    ipv4    vxlan   vxlan      cross-subnet  1450  no     10.244.10.0/24     192.0.2.1 - 198.51.100.3   192.0.2.1/24 and 198.51.100.3/24 share no subnet; not ready: route 10.244.10.0/24 is missing in the kernel
         "#]].assert_eq(&text(&pairs, true, None));
+    }
+
+    #[test]
+    fn what_there_is_no_value_for_is_a_dash() {
+        let mut pairs = fixtures::published().pairs;
+        pairs.truncate(2);
+        pairs[0].path = "none".to_owned();
+        pairs[0].mtu = 0;
+        expect![[r#"
+            PEER  FAMILY  PATH    PREDICTED  REASON  MTU   READY  BLOCKS
+            n2    ipv4    none    native     bgp     -     -      10.244.2.0/24
+            n2    ipv6    native  native     bgp     1500  yes    fd10:244:0:2::/64
+        "#]]
+        .assert_eq(&text(&pairs, false, None));
     }
 
     #[test]

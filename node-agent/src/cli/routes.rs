@@ -50,8 +50,17 @@ fn text(routes: &[RouteEntry], width: Option<u16>) -> String {
         ]
     });
     let mut text = table(["PREFIX", "TABLE", "KIND", "NODE", "VIA", "DEVICE", "STATE"], rows, width);
+    // One cause mostly diverts many: its sentence stands once.
+    let mut details: Vec<(&str, Vec<&str>)> = Vec::new();
     for route in routes.iter().filter(|route| !route.detail.is_empty()) {
-        text.push_str(&format!("\n{} is diverted: {}\n", route.prefix, route.detail));
+        match details.iter_mut().find(|(detail, _)| *detail == route.detail) {
+            Some((_, prefixes)) => prefixes.push(&route.prefix),
+            None => details.push((&route.detail, vec![&route.prefix])),
+        }
+    }
+    for (detail, prefixes) in details {
+        let are = if prefixes.len() == 1 { "is" } else { "are" };
+        text.push_str(&format!("\n{} {are} diverted: {detail}\n", prefixes.join(", ")));
     }
     text
 }
@@ -88,6 +97,18 @@ mod tests {
             10.244.2.0/24 is diverted: a rule of somebody else comes before
         "#]]
         .assert_eq(&text(&routes, None));
+        let mut routes = fixtures::published().routes;
+        for (route, why) in routes.iter_mut().zip(["a rule", "a route", "a rule"]) {
+            route.detail = format!("{why} of somebody else comes before");
+        }
+        let text = text(&routes, None);
+        let below = text.split_once("\n\n").map(|(_, below)| below);
+        expect![[r#"
+            10.244.0.0/16, 10.244.10.0/24 are diverted: a rule of somebody else comes before
+
+            10.244.2.0/24 is diverted: a route of somebody else comes before
+        "#]]
+        .assert_eq(below.unwrap_or_default());
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed
     let failed = |code: &str, message: String| {
         Failure::new(Exit::Finding, code, message, "mend it and run this again")
     };
+    let stood = config.state_dir.is_dir();
     // Held to the end: no agent can start meanwhile and program anew what is taken away.
     let lock = if arguments.dry_run {
         None
@@ -80,13 +81,23 @@ pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed
     };
     let mut done = uninstall.run().await;
     done.failures.extend(lost);
+    let state_dir = stood.then(|| config.state_dir.display().to_string());
     if let Some(lock) = lock {
         remove_socket(&config.api_socket).await;
-        if done.failures.is_empty()
-            && let Err(error) = lock.remove()
-        {
-            done.failures.push(chain(&error));
+        if done.failures.is_empty() {
+            match lock.remove() {
+                Ok(()) => done.state_dir = state_dir,
+                Err(error) => done.failures.push(chain(&error)),
+            }
         }
+    } else {
+        done.state_dir = state_dir;
+        if let Some(error) = StateDir::occupied(&config.state_dir) {
+            done.failures.push(format!("without --dry-run this is refused now: {}", chain(&error)));
+        }
+    }
+    if !done.failures.is_empty() && !nix::unistd::geteuid().is_root() {
+        done.failures.push("not all of this can be done or seen by this user: run it as root".to_owned());
     }
     let exit = if done.failures.is_empty() { Exit::Well } else { Exit::Finding };
     Ok(Printed::value(format, &done, text)?.exit(exit))
@@ -150,9 +161,17 @@ fn text(done: &Uninstalled) -> String {
     let mut lines: Vec<String> =
         done.released.iter().map(|block| format!("{would}{released} {}", printable(block))).collect();
     let remove = if done.dry_run { "remove" } else { "removed" };
+    if done.record {
+        lines.push(format!("{would}{remove} the record of {}", printable(&done.node)));
+    }
     lines.extend(done.files.iter().map(|file| format!("{would}{remove} {}", printable(file))));
     lines.extend(done.kernel.iter().map(|change| format!("{would}{}", printable(change))));
-    if lines.is_empty() {
+    if let Some(state_dir) = &done.state_dir {
+        let empty = if done.dry_run { "empty" } else { "emptied" };
+        lines.push(format!("{would}{empty} {}", printable(state_dir)));
+    }
+    // What could not be seen may be left.
+    if lines.is_empty() && done.failures.is_empty() {
         lines.push("nothing of this node's is left".to_owned());
     }
     lines.extend(done.failures.iter().map(|failure| format!("FAILED: {}", printable(failure))));
@@ -211,31 +230,40 @@ mod tests {
             node: "n1".to_owned(),
             dry_run: false,
             released: vec!["10.244.1.0/24".to_owned()],
+            record: true,
             kernel: vec!["delete route 10.244.2.0/24 in table 254".to_owned()],
             files: vec!["/run/flannel/subnet.env".to_owned()],
+            state_dir: None,
             failures: vec!["can't delete device pairway-vx4: busy".to_owned()],
         };
         expect![[r#"
             released 10.244.1.0/24
+            removed the record of n1
             removed /run/flannel/subnet.env
             delete route 10.244.2.0/24 in table 254
             FAILED: can't delete device pairway-vx4: busy
         "#]]
         .assert_eq(&text(&done));
-        let rehearsal = Uninstalled { dry_run: true, failures: Vec::new(), ..done.clone() };
+        let state_dir = Some("/var/lib/pairway".to_owned());
+        let rehearsal = Uninstalled { dry_run: true, failures: Vec::new(), state_dir, ..done.clone() };
         expect![[r#"
             would release 10.244.1.0/24
+            would remove the record of n1
             would remove /run/flannel/subnet.env
             would delete route 10.244.2.0/24 in table 254
+            would empty /var/lib/pairway
         "#]]
         .assert_eq(&text(&rehearsal));
         let nothing = Uninstalled {
             released: Vec::new(),
+            record: false,
             kernel: Vec::new(),
             files: Vec::new(),
             failures: Vec::new(),
             ..done
         };
         assert_eq!(text(&nothing), "nothing of this node's is left\n");
+        let unseen = Uninstalled { failures: vec!["can't read nftables".to_owned()], ..nothing };
+        assert_eq!(text(&unseen), "FAILED: can't read nftables\n");
     }
 }

@@ -195,12 +195,24 @@ fn from_the_first_start_to_uninstallation() {
     assert!(second.err.contains(&format!("(process {})", agent.child.id())), "{}", second.err);
     let refused = node.with_config("uninstall", &["-o", "json"]);
     assert_eq!((refused.code, &refused.json()["error"]["code"]), (1, &json!("state")));
+    let rehearsal = node.with_config("uninstall", &["--dry-run"]);
+    assert_eq!(rehearsal.code, 1, "{}", rehearsal.out);
+    for part in [
+        "would remove the record of n1",
+        "would empty ",
+        "without --dry-run this is refused now: another agent",
+    ] {
+        assert!(rehearsal.out.contains(part), "no {part:?} in {}", rehearsal.out);
+    }
+    let looked_at = || node.with_config("doctor", &["-o", "json"]).json()["conditions"].clone();
+    assert_eq!(looked_at(), json!(node.status()["conditions"].as_array().map(Vec::len)));
 
     let before = node.ours();
     assert_eq!(agent.end(), 0, "{}", node.log());
     assert_eq!(node.ours(), before, "the data plane stays");
     assert!(!node.path("api.sock").exists());
     assert_eq!(node.run(&["status"]).code, 3);
+    assert_eq!(looked_at(), Value::Null, "nobody to ask");
 
     let rehearsal = node.with_config("uninstall", &["--dry-run", "-o", "json"]);
     assert_eq!(rehearsal.code, 0, "{}", rehearsal.out);

@@ -100,10 +100,10 @@ fn wrong_types() {
     beside_a_pool(
         "store: { file: { allowNetworkFilesystem: yes } }\n",
         expect![[r#"
-        pairway.yaml:2:42: store.file.allowNetworkFilesystem: the text `yes` stands where true or false is due
-            2 | store: { file: { allowNetworkFilesystem: yes } }
-              |                                          ^^^
-    "#]],
+            pairway.yaml:2:42: store.file.allowNetworkFilesystem: the text `yes` stands where true or false is due
+                2 | store: { file: { allowNetworkFilesystem: yes } }
+                  |                                          ^^^ write true
+        "#]],
     );
 }
 

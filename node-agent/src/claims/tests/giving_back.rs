@@ -50,7 +50,8 @@ async fn uninstalling_gives_everything_back() {
     let (mut one, mut other) =
         (Node::new("n1", &store, &[POOL]).await, Node::new("n2", &store, &[POOL]).await);
     let (mine, theirs) = (one.pass().await.blocks(), other.pass().await.blocks());
-    let released = release_own(&store, &name("n1"), one.directory.path(), Duration::ZERO).await.unwrap();
+    let released =
+        release_own(&store, &name("n1"), one.directory.path(), Duration::ZERO).await.unwrap().blocks;
     assert_eq!(released, mine);
     assert!(!one.directory.path().join(FILE_NAME).exists());
     let contents = store.contents();
