@@ -9,9 +9,9 @@
 //! The kernel takes things along by itself (see `effects`): the diff plays that on a copy of what was observed and
 //! puts back what is wanted.
 
+mod beside;
 mod detours;
 mod faults;
-mod joined;
 mod obstacles;
 mod text;
 
@@ -27,9 +27,9 @@ use crate::state::{
     Address, ELSEWHERE, FdbKey, LinkName, Mac, NeighborKey, Nexthop, NexthopId, Observed, Route, RouteKey,
     RouteTarget, Rule, State, TunnelLink,
 };
+use beside::beside;
 use faults::InUse;
 pub(crate) use faults::{Ground, removals};
-use joined::joined;
 use obstacles::Obstacles;
 
 /// One change of one kernel object.
@@ -150,7 +150,7 @@ impl Diff {
 
 /// Keys as the kernel will show them.
 pub(crate) fn normal(wanted: &State) -> Cow<'_, State> {
-    let normal = wanted.routes.keys().all(|key| *key == key.normalised());
+    let normal = wanted.routes.keys().all(RouteKey::is_normalised);
     if normal { Cow::Borrowed(wanted) } else { Cow::Owned(wanted.clone().normalised()) }
 }
 
@@ -161,11 +161,15 @@ pub(crate) fn normal(wanted: &State) -> Cow<'_, State> {
 /// packet that fits the smaller MTU meets the wrong one. `diff(x, x)` is empty.
 #[must_use]
 pub fn diff(observed: &Observed, wanted: &State) -> Diff {
-    let wanted = normal(wanted);
-    let obstacles = Obstacles::find(observed, &wanted);
+    diff_of_normal(observed, &normal(wanted))
+}
+
+/// The same for a state with keys as the kernel will show them.
+pub(crate) fn diff_of_normal(observed: &Observed, wanted: &State) -> Diff {
+    let obstacles = Obstacles::find(observed, wanted);
     let mut work = Work {
         observed,
-        wanted: &wanted,
+        wanted,
         now: Cow::Borrowed(&observed.ours),
         obstacles: &obstacles,
         changes: Vec::new(),
@@ -299,13 +303,13 @@ impl Work<'_> {
     }
 
     fn set_neighbors(&mut self) {
-        for (key, now, wanted) in joined(&self.now.neighbors, &self.wanted.neighbors) {
-            if let Some(mac) = wanted.filter(|_| now != wanted && !self.obstacles.link(&key.link)) {
+        for (key, mac, now) in beside(&self.wanted.neighbors, &self.now.neighbors) {
+            if now != Some(mac) && !self.obstacles.link(&key.link) {
                 self.changes.push(Change::SetNeighbor(key.clone(), *mac));
             }
         }
-        for (key, now, wanted) in joined(&self.now.fdb, &self.wanted.fdb) {
-            if let Some(remote) = wanted.filter(|_| now != wanted && !self.obstacles.link(&key.link)) {
+        for (key, remote, now) in beside(&self.wanted.fdb, &self.now.fdb) {
+            if now != Some(remote) && !self.obstacles.link(&key.link) {
                 // Over a nexthop object the kernel takes a replace, and leaves it as it is.
                 if now == Some(&ELSEWHERE) {
                     self.changes.push(Change::DeleteFdb(key.clone()));
@@ -341,8 +345,8 @@ impl Work<'_> {
 
     fn write_shrunk(&mut self, of: impl Fn(NexthopId) -> bool, form: impl Fn(&Route, &Route) -> Route) {
         let mut shrunk = Vec::new();
-        for (key, now, wanted) in joined(&self.now.routes, &self.wanted.routes) {
-            let (Some(now), Some(route)) = (now, wanted) else { continue };
+        for (key, now, wanted) in beside(&self.now.routes, &self.wanted.routes) {
+            let Some(route) = wanted else { continue };
             let RouteTarget::Nexthop(id) = route.target else { continue };
             if now.target == route.target && shrinks(now, route) && of(id) && !self.obstacles.route(key) {
                 shrunk.push((*key, form(now, route)));
@@ -387,10 +391,10 @@ impl Work<'_> {
     }
 
     fn set_routes(&mut self) {
-        for (key, now, wanted) in joined(&self.now.routes, &self.wanted.routes) {
-            let Some(route) = wanted.filter(|_| now != wanted && !self.obstacles.route(key)) else {
+        for (key, route, now) in beside(&self.wanted.routes, &self.now.routes) {
+            if now == Some(route) || self.obstacles.route(key) {
                 continue;
-            };
+            }
             match now {
                 // A replace of a route of several paths may leave some of them: delete all.
                 Some(Route { target: RouteTarget::Other, .. }) => {
@@ -414,7 +418,7 @@ impl Work<'_> {
         let gone = self.now.rules.difference(&wanted.rules).filter(|rule| !in_use.rules.contains(rule));
         self.changes.extend(gone.map(|rule| Change::DeleteRule(*rule)));
         let now = &self.now;
-        let gone = joined(&now.routes, &wanted.routes)
+        let gone = beside(&now.routes, &wanted.routes)
             .filter(|(key, _, wanted)| wanted.is_none() && !in_use.routes.contains(key));
         self.changes.extend(gone.map(|(key, ..)| Change::DeleteRoute(*key)));
 
@@ -441,10 +445,10 @@ impl Work<'_> {
             wanted.links.contains_key(link) || held_links.contains(link) || in_use.links.contains(link)
         };
         let cleaned = |link: &LinkName| stays(link) && !obstacles.link(link) && !held_links.contains(link);
-        let gone = joined(&now.fdb, &wanted.fdb).filter(|(_, _, wanted)| wanted.is_none());
+        let gone = beside(&now.fdb, &wanted.fdb).filter(|(_, _, wanted)| wanted.is_none());
         let gone = gone.filter(|(key, ..)| cleaned(&key.link) && !in_use.fdb.contains(key));
         self.changes.extend(gone.map(|(key, ..)| Change::DeleteFdb(key.clone())));
-        let gone = joined(&now.neighbors, &wanted.neighbors).filter(|(_, _, wanted)| wanted.is_none());
+        let gone = beside(&now.neighbors, &wanted.neighbors).filter(|(_, _, wanted)| wanted.is_none());
         let gone = gone.filter(|(key, ..)| cleaned(&key.link) && !in_use.neighbors.contains(key));
         self.changes.extend(gone.map(|(key, ..)| Change::DeleteNeighbor(key.clone())));
         let gone = now.addresses.iter().filter(|a| {

@@ -5,7 +5,7 @@ use std::io;
 
 use ipnet::IpNet;
 
-use crate::diff::{Change, Conflict, Ground, diff, normal, removals};
+use crate::diff::{Change, Conflict, Ground, diff_of_normal, normal, removals};
 use crate::standing::standing;
 use crate::state::{IpTunnel, Observed, RouteKey, State};
 
@@ -79,38 +79,57 @@ pub struct Report {
 /// for it is not removed: a fault makes nothing worse than it was.
 pub fn reconcile(dataplane: &mut dyn Dataplane, observed: &Observed, wanted: &State) -> Report {
     let wanted = normal(wanted);
-    let diff = diff(observed, &wanted);
+    let diff = diff_of_normal(observed, &wanted);
     let stages = diff.stages();
     let mut report = Report { conflicts: diff.conflicts, diverted: diff.diverted, ..Report::default() };
-    let mut changes = diff.changes.into_iter();
+    // A million changes are not copied: they are sent from where they are, and are the report if nothing fails.
+    let mut changes = diff.changes;
     for (number, stage) in stages.iter().enumerate() {
-        let mut stage: Vec<Change> = changes.by_ref().take(stage.len()).collect();
-        if !report.failures.is_empty() {
-            let standing = standing(observed, &report.applied);
-            if number + 1 == stages.len() {
-                stage = removals(observed, &standing, &wanted);
-            } else {
-                let ground = Ground::new(&standing, &wanted);
-                stage.retain(|change| ground.bears(change));
+        let outcomes = apply(dataplane, &changes[stage.clone()]);
+        if outcomes.iter().any(Result::is_err) {
+            let mut rest = changes.split_off(stage.end).into_iter();
+            let troubled = changes.split_off(stage.start);
+            report.applied = changes;
+            report.note(troubled, outcomes);
+            for (number, stage) in stages.iter().enumerate().skip(number + 1) {
+                let stage = rest.by_ref().take(stage.len()).collect();
+                let last = number + 1 == stages.len();
+                let stage = report.what_still_can_be(stage, last, observed, &wanted);
+                let outcomes = apply(dataplane, &stage);
+                report.note(stage, outcomes);
             }
+            return report;
         }
-        report.apply(dataplane, stage);
     }
+    report.applied = changes;
     report
 }
 
+fn apply(dataplane: &mut dyn Dataplane, changes: &[Change]) -> Vec<Result<(), ApplyError>> {
+    if changes.is_empty() { Vec::new() } else { dataplane.apply(changes) }
+}
+
 impl Report {
-    fn apply(&mut self, dataplane: &mut dyn Dataplane, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
+    /// What of a stage can be done though something before it has failed.
+    fn what_still_can_be(
+        &self,
+        mut stage: Vec<Change>,
+        last: bool,
+        observed: &Observed,
+        wanted: &State,
+    ) -> Vec<Change> {
+        let standing = standing(observed, &self.applied);
+        if last {
+            return removals(observed, &standing, wanted);
         }
-        let results = dataplane.apply(&changes);
-        if self.applied.is_empty() && results.iter().all(Result::is_ok) && results.len() == changes.len() {
-            self.applied = changes;
-            return;
-        }
-        for (change, result) in changes.into_iter().zip(results) {
-            match result {
+        let ground = Ground::new(&standing, wanted);
+        stage.retain(|change| ground.bears(change));
+        stage
+    }
+
+    fn note(&mut self, changes: Vec<Change>, outcomes: Vec<Result<(), ApplyError>>) {
+        for (change, outcome) in changes.into_iter().zip(outcomes) {
+            match outcome {
                 Ok(()) => self.applied.push(change),
                 Err(error) => self.failures.push(Failure { change, error }),
             }

@@ -150,7 +150,7 @@ impl State {
     /// The same state as the kernel will show it: a metric of 0 is 1024 in IPv6 (`IP6_RT_PRIO_USER`).
     #[must_use]
     pub fn normalised(mut self) -> Self {
-        if self.routes.keys().any(|key| *key != key.normalised()) {
+        if !self.routes.keys().all(RouteKey::is_normalised) {
             self.routes = self.routes.into_iter().map(|(key, route)| (key.normalised(), route)).collect();
         }
         self
@@ -272,10 +272,14 @@ impl RouteKey {
     /// The key as the kernel will show it: a metric of 0 is 1024 in IPv6 (`IP6_RT_PRIO_USER`).
     #[must_use]
     pub fn normalised(mut self) -> Self {
-        if self.metric == 0 && matches!(self.prefix, IpNet::V6(_)) {
+        if !self.is_normalised() {
             self.metric = 1024;
         }
         self
+    }
+
+    pub(crate) fn is_normalised(&self) -> bool {
+        self.metric != 0 || matches!(self.prefix, IpNet::V4(_))
     }
 }
 

@@ -32,8 +32,11 @@ const INDEX_ATTEMPTS: usize = 4;
 /// From so many changes on the next batch is written while the kernel works on the one before.
 const OVERLAPPED: usize = 4096;
 
-/// Batches that wait for the kernel: it must never wait for us.
-const BATCHES_AHEAD: usize = 4;
+/// Batches that are handed over together, once the kernel has begun: waking the other thread for each costs the kernel's.
+const BATCHES_TOGETHER: usize = 16;
+
+/// So many times as many wait for the kernel: it must never wait for us.
+const AHEAD: usize = 4;
 
 type Outcome = Result<(), ApplyError>;
 
@@ -476,25 +479,34 @@ fn overlapped(
     positions: &[usize],
     channel: &mut Channel,
 ) -> Option<Vec<(usize, ApplyError)>> {
-    let (full, to_send) = mpsc::sync_channel::<Batch>(BATCHES_AHEAD);
-    let (empty, to_fill) = mpsc::channel();
+    let (full, to_send) = mpsc::sync_channel::<Vec<Batch>>(AHEAD);
+    let (empty, to_fill) = mpsc::channel::<Vec<Batch>>();
     std::thread::scope(|scope| {
         let sender = std::thread::Builder::new().name("netlink".to_owned()).spawn_scoped(scope, move || {
             let mut refused = Vec::new();
-            for mut batch in to_send {
-                refused.extend(channel.deliver(&mut batch));
-                // Nobody takes it back after the last.
-                let _ = empty.send(batch);
+            for mut batches in to_send {
+                for batch in &mut batches {
+                    refused.extend(channel.deliver(batch));
+                }
+                // Nobody takes them back after the last.
+                let _ = empty.send(batches);
             }
             refused
         });
         // It is a matter of speed alone.
         let sender = sender.ok()?;
+        let (mut together, mut enough, mut spare) = (Vec::new(), 1, Vec::new());
         let unsent = writer.write_all(changes, positions, |batch| {
-            // It is received for as long as the thread lives; if that has panicked so do we.
-            let _ = full.send(batch);
-            to_fill.try_recv().unwrap_or_default()
+            together.push(batch);
+            if together.len() >= enough {
+                // It is received for as long as the thread lives; if that has panicked so do we.
+                let _ = full.send(std::mem::take(&mut together));
+                enough = BATCHES_TOGETHER.min(enough * 2);
+                spare.extend(to_fill.try_iter().flatten());
+            }
+            spare.pop().unwrap_or_default()
         });
+        let _ = full.send(together);
         drop(full);
         let mut refused = sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         refused.extend(unsent);
