@@ -133,6 +133,7 @@ fn a_nexthop_object_of_somebody_else_in_our_range_is_left_alone() {
 #[test]
 fn everything_foreign_survives_a_whole_life() {
     in_namespace(|| {
+        crate::namespace::quiet();
         ip("route add 198.51.100.0/24 via 192.0.2.9 dev eth0");
         ip("route add 10.0.0.0/8 via 192.0.2.9 dev eth0 proto bird metric 9");
         ip("-6 route add fd10::/16 via 2001:db8::9 dev eth0");

@@ -53,6 +53,32 @@ pub(crate) fn wait_for_state(name: &str, state: &str) {
     eventually(|| ip_json(&format!("-j link show dev {name}"))[0]["operstate"] == state);
 }
 
+/// Waits until the kernel has done with new links and addresses what it does by itself. It gives a link its state and its
+/// link-local address up to a second later, and takes each IPv6 address into use in a thread of its own, with an event, be
+/// it one without duplicate address detection: on a busy machine after any pause. That it is in use shows by its local
+/// route.
+pub(crate) fn quiet() {
+    for name in ["eth0", "eth0p"] {
+        wait_for_state(name, "UP");
+    }
+    eventually(|| {
+        let local = ip("-6 route show table local");
+        let links = ip_json("-6 -j addr show");
+        let all: Vec<&Value> =
+            links.iter().filter_map(|link| link["addr_info"].as_array()).flatten().collect();
+        let used = |info: &&Value| {
+            info["local"].as_str().is_some_and(|address| local.contains(&format!("local {address} dev ")))
+        };
+        let own = |name: &str| {
+            let mut links = links.iter().filter(|link| link["ifname"] == name);
+            links.any(|link| link["addr_info"].to_string().contains("\"fe80:"))
+        };
+        own("eth0") && own("eth0p") && all.iter().all(used)
+    });
+    // All of that happens under one lock, which this takes too: whoever had it has told what there is to tell.
+    ip("link set dev lo up");
+}
+
 /// Waits until something is so, for ten seconds at most.
 pub(crate) fn eventually(so: impl Fn() -> bool) {
     for _ in 0..1000 {

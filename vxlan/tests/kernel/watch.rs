@@ -7,10 +7,7 @@ use tokio::time::timeout;
 use vxlan::netlink::{Kernel, Monitor};
 use vxlan::{Change, Dataplane, Lost, State};
 
-use crate::namespace::{
-    add_peer, eventually, ids, in_namespace, ip, kernel, marks, mesh, native, pass, run, settle,
-    wait_for_state,
-};
+use crate::namespace::{add_peer, ids, in_namespace, ip, kernel, marks, mesh, native, pass, run, settle};
 
 /// Silence this long is silence: events are there before the command that makes them returns.
 const QUIET: Duration = Duration::from_millis(150);
@@ -34,17 +31,7 @@ impl Watch {
         let monitor = Monitor::open(marks(), kernel.ports()).expect("a monitor");
         drop(entered);
         let mut watch = Self { runtime, monitor, kernel, wanted };
-        // New links tell of their state up to a second later, and only then get their link-local addresses, on which work
-        // goes on in a thread of the kernel's: on a busy machine after any pause.
-        for name in ["eth0", "eth0p"] {
-            wait_for_state(name, "UP");
-            eventually(|| {
-                let shown = ip(&format!("-6 addr show dev {name} scope link"));
-                shown.contains("fe80::") && !shown.contains("tentative")
-            });
-        }
-        // All of that happens under one lock, which this takes too: whoever had it has told what there is to tell.
-        ip("link set dev lo up");
+        crate::namespace::quiet();
         watch.settle();
         watch
     }
