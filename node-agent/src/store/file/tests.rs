@@ -88,6 +88,32 @@ async fn records_have_these_files() {
     no_leftovers(&place.root());
 }
 
+/// What is written through a hard link elsewhere no notification tells of: a look at all finds it, one at what was told does
+/// not.
+#[tokio::test]
+async fn only_what_a_notification_names_is_looked_at() {
+    let place = Place::new();
+    let writer = place.open(watching()).await;
+    for node in ["n1", "n2"] {
+        writer.publish(&record_of(node)).await.unwrap();
+    }
+    let store = place.open(watching()).await;
+    until(&store, "both", |shown| shown.nodes.len() == 2).await;
+    let outside = place.directory.path().join("link");
+    fs::hard_link(place.path("nodes/n2.json"), &outside).unwrap();
+    let moved = fs::read_to_string(&outside).unwrap().replace("192.0.2.7/24", "192.0.2.8/24");
+    fs::write(&outside, moved).unwrap();
+    let address = |shown: &Snapshot, node: &str| shown.nodes[&name(node)].underlay.ipv4.unwrap().to_string();
+    let mut record = record_of("n1");
+    record.underlay.ipv4 = Some("192.0.2.9/24".parse().unwrap());
+    writer.publish(&record).await.unwrap();
+    let shown = until(&store, "the change", |shown| address(shown, "n1") == "192.0.2.9/24").await;
+    assert_eq!(address(&shown, "n2"), "192.0.2.7/24", "everything was read again");
+    // What the store writes itself it follows by a look at all.
+    store.publish(&record_of("n3")).await.unwrap();
+    until(&store, "all", |shown| address(shown, "n2") == "192.0.2.8/24").await;
+}
+
 #[tokio::test]
 async fn half_written_records_keep_their_last_good_content() {
     let place = Place::new();
