@@ -80,7 +80,9 @@ fn filter(level: Option<&str>, from_environment: Option<&str>) -> Result<EnvFilt
         (None, Some(text)) => ("$RUST_LOG", text),
         (None, None) => ("the default", "info"),
     };
-    EnvFilter::builder().parse(text).map_err(|problem| TelemetryError::Filter {
+    // A list as people write it; its parser takes no blanks.
+    let tight: Vec<&str> = text.split(',').map(str::trim).collect();
+    EnvFilter::builder().parse(tight.join(",")).map_err(|problem| TelemetryError::Filter {
         from,
         filter: text.to_owned(),
         problem,
