@@ -9,26 +9,31 @@ TOPOLOGY ?= four-nodes
 NODE ?= n1
 ROWS ?=
 
-.PHONY: help demo test test-core kubernetes bench lab lab-shell lab-down cluster cluster-shell cluster-down build image check lint fmt deny doc schema setup
+.PHONY: help demo test test-core e2e kubernetes bench lab lab-shell lab-down cluster cluster-shell cluster-down build image lab-image check lint fmt deny doc schema setup
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 demo: build ## four nodes in two subnets, every pair's path, proven reachability
 	@$(LAB) demo
 
-test: setup kubernetes ## every test, with the real kernel, etcd and API server; ends with the counts
+test: setup kubernetes image ## every test, with the real kernel, etcd, API server and cluster; ends with the counts
 	@integration/test.sh
 
-test-core: setup ## what needs only Debian's packages and cargo: no etcd, no API server
+test-core: setup ## what needs only Debian's packages and cargo: no etcd, no API server, no cluster
 	@CORE=1 integration/test.sh
 
 bench: setup ## speed beside the kernel's limit and others, half an hour: make bench ROWS="programming churn", ROWS=smoke
 	@$(CARGO) build --locked --release --package node-agent --package integration --bins
 	@target/release/lab bench $(if $(filter smoke,$(ROWS)),--smoke $(filter-out smoke,$(ROWS)),$(ROWS))
 
-kubernetes: ## etcd and kube-apiserver for the tests, built from their Go modules if they are missing
-	@integration/kubernetes/build.sh
+e2e: setup kubernetes image ## the tests of a whole Kubernetes cluster alone
+	@integration/test.sh --test it kubernetes::
+
+kubernetes: ## etcd and Kubernetes for the tests, built from their Go modules if they are missing
+	@integration/setup.sh containerd runc containernetworking-plugins busybox-static conntrack iptables curl
+	@integration/kubernetes/programs.sh
+	@integration/kubernetes/images.sh
 
 lab: build ## bring a topology up and leave it: make lab TOPOLOGY=two-nodes
 	@$(LAB) up $(TOPOLOGY)
@@ -39,10 +44,7 @@ lab-shell: ## a shell in a node of the lab: make lab-shell NODE=n1
 lab-down: ## end what `make lab` has left
 	@$(LAB) down
 
-cluster: build ## a whole Kubernetes cluster, without a pod network yet: `target/debug/lab kubectl get nodes`
-	@integration/setup.sh containerd runc containernetworking-plugins busybox-static conntrack iptables
-	@integration/cluster/programs.sh
-	@integration/cluster/images.sh
+cluster: build kubernetes image ## a whole Kubernetes cluster with Pairway in it: `target/debug/lab kubectl get nodes`
 	@$(LAB) cluster
 
 cluster-shell: ## a shell in a node of the cluster: make cluster-shell NODE=n1
@@ -54,9 +56,13 @@ cluster-down: ## end what `make cluster` has left
 build: setup ## the agent and the lab
 	@$(CARGO) build --locked --package node-agent --package integration --bins
 
-image: build ## target/pairway-lab.tar for containerlab
+image: setup ## target/pairway.tar, the agent's image for `ctr images import`
+	@integration/setup.sh ca-certificates jq git
+	@integration/image.sh target/pairway.tar
+
+lab-image: build ## target/pairway-lab.tar for containerlab
 	@integration/setup.sh mmdebstrap
-	@integration/image.sh target/debug/pairway target/pairway-lab.tar
+	@integration/lab-image.sh target/debug/pairway target/pairway-lab.tar
 
 check: ## the layers: pure parts build without sockets, dependencies point one way
 	$(CARGO) check --locked --quiet --package bgp --package vxlan --no-default-features
@@ -65,8 +71,8 @@ check: ## the layers: pure parts build without sockets, dependencies point one w
 lint: check ## formatting, clippy, layers, shell scripts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --quiet --workspace --all-targets -- -D warnings
-	bash -n .ci/run integration/*.sh integration/kubernetes/*.sh integration/cluster/*.sh integration/vm/run.sh
-	if command -v shellcheck >/dev/null; then shellcheck --severity=warning .ci/run integration/*.sh integration/kubernetes/*.sh integration/cluster/*.sh integration/vm/*; fi
+	bash -n .ci/run integration/*.sh integration/kubernetes/*.sh integration/vm/run.sh
+	if command -v shellcheck >/dev/null; then shellcheck --severity=warning .ci/run integration/*.sh integration/kubernetes/*.sh integration/vm/*; fi
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

@@ -1,7 +1,7 @@
 //! A whole Kubernetes cluster in a lab: a control plane, and nodes with containerd, kubelet and kube-proxy.
 //!
-//! Its programs are built from their Go modules (`integration/cluster/programs.sh`), its images hold one static
-//! program each. The nodes are the lab's; inside of each runs a machine (`integration/cluster/machine.sh`) in
+//! Its programs are built from their Go modules (`integration/kubernetes/programs.sh`), its images hold one static
+//! program each. The nodes are the lab's; inside of each runs a machine (`integration/kubernetes/machine.sh`) in
 //! namespaces of its own, so that its power can be cut while the node's network and disks stay.
 //!
 //! The cluster comes without anything that would route pods: nodes stay NotReady until somebody writes a CNI
@@ -11,6 +11,7 @@ mod control_plane;
 mod error;
 mod machine;
 mod pki;
+mod programs;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,6 +26,7 @@ use control_plane::ControlPlane;
 pub use error::KubernetesError;
 use machine::Machine;
 use pki::Authority;
+use programs::Programs;
 
 /// Node of the topology that holds the control plane.
 const CONTROL_PLANE: &str = "cp";
@@ -47,6 +49,13 @@ const DNS_SERVICE: &str = "10.96.0.10";
 /// Addresses of pods, for kube-proxy, which tells pods from strangers by them.
 const PODS: &str = "10.244.0.0/16,fd10:244::/48";
 
+/// The pool of the manifest, and what is added.
+const POOL: &str = "      - { cidr: 10.244.0.0/16, blockPrefix: 24 }\n";
+const MORE_POOLS: &str = "      - { cidr: \"fd10:244::/48\", blockPrefix: 64 }\n";
+
+/// How long a rollout may take: far beyond what a busy machine needs.
+const ROLLOUT: &str = "--timeout=240s";
+
 /// A cluster. Unless left, it ends when this is dropped.
 #[derive(Debug)]
 pub struct Kubernetes {
@@ -61,8 +70,8 @@ pub struct Kubernetes {
 /// Where things are.
 #[derive(Debug, Clone)]
 struct Site {
-    /// Kubernetes' programs.
-    programs: PathBuf,
+    /// Kubernetes' programs, and images of what runs in pods.
+    programs: Programs,
     /// What the cluster writes: certificates, configurations, logs.
     folder: PathBuf,
     /// `machine.sh`
@@ -77,11 +86,11 @@ impl Kubernetes {
     /// Starts a cluster in a lab of the topology `kubernetes`. Returns when the API server answers and every node has
     /// registered itself.
     pub fn start(lab: Lab) -> Result<Self, KubernetesError> {
-        let programs = programs()?;
+        let programs = Programs::built()?;
         let folder = lab.folder().join(FOLDER);
         fs::create_dir_all(&folder).map_err(KubernetesError::file(&folder))?;
         let address = addresses(&lab, CONTROL_PLANE)?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/machine.sh");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes/machine.sh");
         let cgroup = control_group(lab.folder());
         let server = format!("https://{}:6443", address[0]);
         let site = Site { programs, folder, script, cgroup, server };
@@ -150,10 +159,69 @@ impl Kubernetes {
         })
     }
 
+    /// Runs `kubectl` as the cluster's administrator with something to read; what it prints.
+    pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String, KubernetesError> {
+        feed(&mut self.control_plane.command(self.lab.node(CONTROL_PLANE), arguments), input)
+    }
+
     /// `kubectl apply` of objects written as YAML.
     pub fn apply(&self, objects: &str) -> Result<String, KubernetesError> {
-        let mut kubectl = self.control_plane.command(self.lab.node(CONTROL_PLANE), &["apply", "-f", "-"]);
-        feed(&mut kubectl, objects)
+        self.kubectl_with(&["apply", "-f", "-"], objects)
+    }
+
+    /// Runs `kubectl` as the bearer of a token, with something to read; what it prints.
+    pub fn kubectl_as(
+        &self,
+        token: &str,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<String, KubernetesError> {
+        let mut kubectl = self.lab.node(CONTROL_PLANE).command(self.program("kubectl"));
+        kubectl.args(["--kubeconfig=/dev/null", "--server", &self.site.server, "--token", token]);
+        kubectl.arg("--certificate-authority").arg(self.authority()).args(arguments);
+        feed(&mut kubectl, input)
+    }
+
+    /// A program of Kubernetes.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.site.programs.program(name)
+    }
+
+    /// The archive of the agent's image.
+    #[must_use]
+    pub fn agent_image(&self) -> PathBuf {
+        self.site.programs.agent_image()
+    }
+
+    /// The certificate of the cluster's authority (PEM).
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.site.authority()
+    }
+
+    /// Installs Pairway as docs/install.md says, with a pool of each family, and waits until every node is Ready.
+    pub fn install(&self) -> Result<(), KubernetesError> {
+        if !self.agent_image().exists() {
+            return Err(KubernetesError::NotBuilt { path: self.agent_image(), target: "image" });
+        }
+        self.apply(&manifest()?)?;
+        self.rolled_out("pairway", "daemonset/pairway")?;
+        self.kubectl(&["wait", "--for=condition=Ready", "node", "--all", ROLLOUT])?;
+        Ok(())
+    }
+
+    /// Waits until what was applied runs everywhere.
+    pub fn rolled_out(&self, namespace: &str, what: &str) -> Result<(), KubernetesError> {
+        self.kubectl(&["-n", namespace, "rollout", "status", ROLLOUT, what]).map(drop).map_err(|error| {
+            let look = |arguments: &[&str]| self.kubectl(arguments).unwrap_or_else(|error| error.to_string());
+            KubernetesError::NotRolledOut {
+                what: what.to_owned(),
+                problem: error.to_string(),
+                pods: look(&["get", "pods", "--all-namespaces", "-o", "wide"]),
+                said: look(&["-n", namespace, "logs", what, "--tail=20", "--all-containers"]),
+            }
+        })
     }
 
     /// From now on everything outlives this value; it ends with its lab.
@@ -173,6 +241,13 @@ impl Drop for Kubernetes {
     }
 }
 
+/// The manifest of the installation with the pools of [`PODS`].
+pub fn manifest() -> Result<String, KubernetesError> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/deploy/pairway.yaml");
+    let text = fs::read_to_string(&path).map_err(KubernetesError::file(&path))?;
+    Ok(text.replace(POOL, &format!("{POOL}{MORE_POOLS}")))
+}
+
 /// Name of the control groups of a lab's machines in every hierarchy. They are the one thing that does not go with the lab.
 fn control_group(folder: &Path) -> String {
     format!("pairway-{}", folder.file_name().unwrap_or_default().to_string_lossy())
@@ -186,23 +261,13 @@ pub fn sweep(folder: &Path) {
 /// Runs `kubectl` in a cluster that was left; its exit status.
 pub fn kubectl(lab: &Lab, arguments: &[String]) -> Result<i32, KubernetesError> {
     let kubeconfig = control_plane::admin(&lab.folder().join(FOLDER));
-    let mut kubectl = lab.node(CONTROL_PLANE).command(programs()?.join("kubectl"));
+    let mut kubectl = lab.node(CONTROL_PLANE).command(Programs::built()?.program("kubectl"));
     let status = kubectl.arg("--kubeconfig").arg(kubeconfig).args(arguments).status();
     let fail = |err: std::io::Error| KubernetesError::Answer {
         command: "kubectl".to_owned(),
         problem: err.to_string(),
     };
     Ok(status.map_err(fail)?.code().unwrap_or(1))
-}
-
-/// Where `programs.sh` puts what it builds.
-fn programs() -> Result<PathBuf, KubernetesError> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
-    let programs = root.join("target/cluster");
-    if programs.join("images").is_dir() {
-        return Ok(programs);
-    }
-    Err(KubernetesError::NotBuilt { folder: programs })
 }
 
 /// Addresses of a node on its underlay, IPv4 first.

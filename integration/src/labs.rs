@@ -88,8 +88,8 @@ fn stay(foreground: bool) -> Result<(), ClusterError> {
     Ok(())
 }
 
-/// Brings a Kubernetes cluster up and leaves it.
-pub fn kubernetes(path: &Path) -> anyhow::Result<()> {
+/// Brings a Kubernetes cluster up, with Pairway unless it is to be bare, and leaves it.
+pub fn kubernetes(path: &Path, bare: bool) -> anyhow::Result<()> {
     let topology = Topology::load(path)?;
     let step = Step::begin("lab kubernetes");
     let lab = Lab::up_and_keep(topology, path)?;
@@ -98,13 +98,20 @@ pub fn kubernetes(path: &Path) -> anyhow::Result<()> {
     let step = Step::begin("control plane, machines");
     let cluster = Kubernetes::start(lab)?;
     step.end(cluster.nodes().join(", "));
+    let installed = if bare {
+        Ok(())
+    } else {
+        let step = Step::begin("Pairway from config/deploy/pairway.yaml");
+        cluster.install().map(|()| step.end("every node is Ready"))
+    };
+    // What does not come up well stays for looking into.
     cluster.leave();
     say(format!(
         "\n`{program} kubectl ...` asks the API server, `make cluster-shell NODE=n1` looks around in a node, `make cluster-down` ends it; logs: {}/kubernetes",
         folder.display(),
         program = program()
     ));
-    Ok(())
+    Ok(installed?)
 }
 
 /// Ends a lab, or all of them.

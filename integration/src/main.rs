@@ -54,8 +54,13 @@ enum Command {
     },
     /// Show the labs that are up.
     Status,
-    /// Bring a whole Kubernetes cluster up in the topology `kubernetes` and leave it for looking around.
-    Cluster,
+    /// Bring a whole Kubernetes cluster up in the topology `kubernetes`, install Pairway in it, and leave it for looking
+    /// around.
+    Cluster {
+        /// Install nothing: nodes stay NotReady.
+        #[arg(long)]
+        bare: bool,
+    },
     /// Run kubectl in the cluster that `lab cluster` has left.
     Kubectl {
         /// What it is to do.
@@ -145,9 +150,9 @@ fn run(command: Command) -> Result<ExitCode> {
             return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)));
         }
         Command::Status => labs::status()?,
-        Command::Cluster => {
+        Command::Cluster { bare } => {
             interrupt::listen()?;
-            labs::kubernetes(&find_topology(Path::new("kubernetes"))?)?;
+            labs::kubernetes(&find_topology(Path::new("kubernetes"))?, bare)?;
         }
         Command::Kubectl { arguments } => {
             let status = kubernetes::kubectl(&Lab::attach("kubernetes")?, &arguments)?;

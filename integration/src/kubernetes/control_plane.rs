@@ -49,7 +49,7 @@ impl ControlPlane {
         let ca = site.authority();
         authority.write(&ca)?;
         let at = |name: &str| folder.join(name).display().to_string();
-        let program = |name: &str| site.programs.join(name).display().to_string();
+        let program = |name: &str| site.programs.program(name).display().to_string();
         let kubeconfig = |name: &str, user: &str, group: Option<&str>| -> Result<PathBuf, KubernetesError> {
             let path = folder.join(format!("{name}.kubeconfig"));
             pki::kubeconfig(&path, &site.server, &ca, &authority.client(&folder, user, group)?)?;
@@ -74,7 +74,12 @@ impl ControlPlane {
         let mut own: Vec<IpAddr> = addresses.to_vec();
         own.push(IpAddr::from([127, 0, 0, 1]));
         own.extend(API_SERVICE.parse::<IpAddr>());
-        let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let names = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ];
         let serving = authority.server(&folder, "kube-apiserver", &names, &own)?;
         let kubelet = authority.client(&folder, "kube-apiserver-kubelet-client", Some("system:masters"))?;
         let ca = ca.display().to_string();
@@ -106,7 +111,7 @@ impl ControlPlane {
             api_server: None,
             etcd: Some(etcd),
             api_server_words,
-            kubectl: site.programs.join("kubectl"),
+            kubectl: site.programs.program("kubectl"),
             kubeconfig: admin,
             folder: folder.clone(),
         };

@@ -18,10 +18,24 @@ pub enum KubernetesError {
     #[error(transparent)]
     Elapsed(#[from] Elapsed),
     /// Its programs have to be built first.
-    #[error("Kubernetes' programs are not in {}: `make cluster` builds them", .folder.display())]
+    #[error("{} is missing: `make {target}` builds it", .path.display())]
     NotBuilt {
-        /// Where they should be.
-        folder: PathBuf,
+        /// Where it should be.
+        path: PathBuf,
+        /// What makes it.
+        target: &'static str,
+    },
+    /// What was applied does not come to run.
+    #[error("{what} does not come to run everywhere: {problem}\n{pods}\n{said}")]
+    NotRolledOut {
+        /// What was applied.
+        what: String,
+        /// What `kubectl rollout status` said.
+        problem: String,
+        /// All pods.
+        pods: String,
+        /// The end of its log.
+        said: String,
     },
     /// A node has no underlay address.
     #[error("node {node} has no address on eth1; is this the topology `kubernetes`?")]

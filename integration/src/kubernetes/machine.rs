@@ -95,8 +95,10 @@ impl Machine {
         let folder = site.machine(node.name());
         let words = [
             "env".to_owned(),
-            format!("PROGRAMS={}", site.programs.display()),
-            format!("IMAGES={}", site.programs.join("images").display()),
+            format!("KUBELET={}", site.programs.program("kubelet").display()),
+            format!("KUBE_PROXY={}", site.programs.program("kube-proxy").display()),
+            format!("IMAGES={}", site.programs.images().display()),
+            format!("AGENT_IMAGE={}", site.programs.agent_image().display()),
             site.script.display().to_string(),
             folder.display().to_string(),
             format!("{}/{}", site.cgroup, node.name()),

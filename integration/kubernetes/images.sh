@@ -1,8 +1,9 @@
 #!/bin/bash
-# Makes the images that a cluster under test needs from programs that are built already, into target/cluster/images.
+# Makes the images that a cluster under test needs from programs that are built already, into target/kubernetes/images.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
-programs=$(readlink -f "$here/../..")/target/cluster
+root=$(readlink -f "$here/../..")
+programs=${CARGO_TARGET_DIR:-$root/target}/kubernetes
 registry=registry.k8s.io
 
 case $(uname -m) in
@@ -21,7 +22,7 @@ image() {
   chmod 1777 "$root/tmp"
   cp -L "$1" "$root/$(basename "$1")"
   chmod 0755 "$root" "$root/$(basename "$1")"
-  "$here/archive.sh" "$root" "$registry/$2" "$architecture" "$out" "$3"
+  "$here/../archive.sh" "$root" "$registry/$2" "$architecture" "$out" "$3"
   rm -r "$root"
 }
 

@@ -2,7 +2,8 @@
 # A machine of a cluster: containerd, kubelet and kube-proxy in mount, PID and cgroup namespaces of their own, inside of a
 # lab's node. Killing it is a power cut; what is on the node's disks stays. Run by `lab cluster` in the node:
 #   machine.sh FOLDER CGROUP      FOLDER: this machine's kubelet.yaml, kube-proxy.yaml, *.kubeconfig, flags; its logs
-# environment: PROGRAMS (Kubernetes' programs), IMAGES (archives that containerd imports)
+# environment: KUBELET, KUBE_PROXY (programs), IMAGES (a folder of archives that containerd imports), AGENT_IMAGE (one more,
+# if it is there)
 set -euo pipefail
 folder=$1 cgroup=$2
 
@@ -96,15 +97,16 @@ for _ in $(seq 300); do
   ctr version >/dev/null 2>&1 && break
   sleep 0.1
 done
-for image in "$IMAGES"/*.tar; do
+for image in "$IMAGES"/*.tar "$AGENT_IMAGE"; do
+  [ -e "$image" ] || continue
   # Its name and its bytes: a rebuilt image is imported again.
   mark=/var/lib/containerd/.$(stat -c '%n-%Y-%s' "$image" | tr / -)
   [ -e "$mark" ] || { ctr --namespace k8s.io images import "$image" >>"$folder/images.log" 2>&1 && touch "$mark"; }
 done
 # Each flag a line.
 mapfile -t flags <"$folder/kubelet.flags"
-keep kubelet "$PROGRAMS/kubelet" --config "$folder/kubelet.yaml" --kubeconfig "$folder/kubelet.kubeconfig" "${flags[@]}"
-keep kube-proxy "$PROGRAMS/kube-proxy" --config "$folder/kube-proxy.yaml"
+keep kubelet "$KUBELET" --config "$folder/kubelet.yaml" --kubeconfig "$folder/kubelet.kubeconfig" "${flags[@]}"
+keep kube-proxy "$KUBE_PROXY" --config "$folder/kube-proxy.yaml"
 # As the first process of its namespace it reaps what loses its parent.
 trap 'exit 0' TERM
 while :; do
