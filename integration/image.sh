@@ -1,38 +1,55 @@
-#!/bin/sh
-# Builds the lab's image without a container engine: Debian's iproute2 and friends with the pairway binary, as an
-# archive that `docker load` and containerlab take. usage: integration/image.sh BINARY OUT.tar
-set -eu
-[ $# -eq 2 ] || { echo "usage: $0 BINARY OUT.tar" >&2; exit 2; }
-binary=$1 out=$2 tag=pairway-lab:latest
-[ -x "$binary" ] || { echo "$0: no binary at $binary: run 'make build' first" >&2; exit 1; }
-command -v mmdebstrap >/dev/null || { echo "$0: mmdebstrap is missing: run 'make image' as root" >&2; exit 1; }
+#!/bin/bash
+# Builds the image of the agent from scratch, without a container engine: one static program, the system's certificate
+# authorities, and the licences of what is linked. The same sources and compiler give the same bytes.
+# usage: integration/image.sh OUT.tar [ARCHITECTURE [PROFILE]]   ARCHITECTURE: amd64, arm64; PROFILE: of cargo, release
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+[ $# -ge 1 ] || { echo "usage: $0 OUT.tar [amd64|arm64 [PROFILE]]" >&2; exit 2; }
+out=$1 architecture=${2:-$(dpkg --print-architecture)} profile=${3:-release}
+# A name of no registry: a node that lacks the image must not fetch somebody else's.
+version=$(sed -n '/^\[workspace\.package\]/,/^$/ s/^version = "\(.*\)"/\1/p' Cargo.toml)
+name=localhost/pairway:$version
 
-# The time of the last commit stands for all times, so that the same commit gives the same bytes.
+case $architecture in
+  amd64) target=x86_64-unknown-linux-gnu ;;
+  arm64) target=aarch64-unknown-linux-gnu ;;
+  *) echo "$0: no image for $architecture: amd64 or arm64" >&2; exit 2 ;;
+esac
+authorities=/etc/ssl/certs/ca-certificates.crt
+[ -s "$authorities" ] || { echo "$0: $authorities is missing: apt-get install ca-certificates" >&2; exit 1; }
+for tool in jq git; do
+  command -v "$tool" >/dev/null || { echo "$0: $tool is missing: apt-get install $tool" >&2; exit 1; }
+done
+
+# The time of the last commit stands for all times; no path of this machine is in the program.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT INT TERM
+flags="-C target-feature=+crt-static --remap-path-prefix=$PWD=/pairway --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+if [ "$architecture" != "$(dpkg --print-architecture)" ]; then
+  compiler=${target/-unknown/}-gcc
+  command -v "$compiler" >/dev/null || { echo "$0: $compiler is missing: apt-get install gcc-${target/-unknown/}" >&2; exit 1; }
+  flags="$flags -C linker=$compiler"
+fi
+RUSTFLAGS=$flags cargo build --locked --package node-agent --profile "$profile" --target "$target"
+folder=$profile
+[ "$profile" != dev ] || folder=debug
+binary=${CARGO_TARGET_DIR:-target}/$target/$folder/pairway
 
-# dash, not busybox: busybox's shell runs its own `ip`.
-packages=iproute2,iputils-ping,nftables,procps,tcpdump,ca-certificates
-mmdebstrap --quiet --variant=essential --include="$packages" --dpkgopt='path-exclude=/usr/share/doc/*' \
-  --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-  --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/* "$1"/var/log/*' \
-  --customize-hook="install -D -m 0755 '$binary' \"\$1/usr/local/bin/pairway\"" \
-  bookworm "$work/layer.tar" >/dev/null
-
-layer=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
-created=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
-architecture=$(dpkg --print-architecture)
-cat >"$work/config.json" <<JSON
-{"architecture":"$architecture","os":"linux","created":"$created",
- "config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["sleep","infinity"]},
- "rootfs":{"type":"layers","diff_ids":["sha256:$layer"]},
- "history":[{"created":"$created","created_by":"pairway integration/image.sh"}]}
-JSON
-printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]\n' "$tag" >"$work/manifest.json"
-
-mkdir -p "$(dirname "$out")"
-tar --create --file "$out" --directory "$work" --sort=name --owner=0 --group=0 --numeric-owner \
-  --mtime="@$SOURCE_DATE_EPOCH" config.json layer.tar manifest.json
-echo "$out: $tag, $(du -h "$out" | cut -f1); load it with 'docker load --input $out'"
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+chmod 0755 "$root"
+mkdir -p "$root/etc/ssl/certs" "$root/usr/share/doc/pairway" "$root/tmp"
+chmod 1777 "$root/tmp"
+install -m 0755 "$binary" "$root/pairway"
+install -m 0644 "$authorities" "$root$authorities"
+# Names of hosts are asked for at the resolver that the pod was given; there is no other source of them here.
+printf 'hosts: files dns\n' >"$root/etc/nsswitch.conf"
+integration/licences.sh "$target" >"$root/usr/share/doc/pairway/THIRD-PARTY.txt"
+install -m 0644 LICENSE "$root/usr/share/doc/pairway/"
+# What a static program has of the C library, and whose list of authorities that is, in Debian's words.
+for package in libc6 libgcc-s1 ca-certificates; do
+  install -m 0644 "$(readlink -f "/usr/share/doc/$package/copyright")" "$root/usr/share/doc/pairway/$package.txt"
+done
+integration/archive.sh "$root" "$name" "$architecture" "$out" \
+  '{"Entrypoint":["/pairway"],"Env":["PATH=/"],"Labels":{"org.opencontainers.image.title":"pairway","org.opencontainers.image.version":"'"$version"'","org.opencontainers.image.licenses":"Apache-2.0"}}'
+echo "$out: $name for $architecture, $(du -h "$out" | cut -f1); load it with 'ctr --namespace k8s.io images import $out'"
