@@ -97,7 +97,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(error) => return output::usage(&error, output::wants_json(&arguments)),
     };
     let format = cli.globals.output;
-    output::finish(format, dispatch(cli))
+    let stays = matches!(&cli.command, Command::Uninstall(arguments) if arguments.stays());
+    let status = output::finish(format, dispatch(cli));
+    if !stays || status != Exit::Well as u8 {
+        return status;
+    }
+    match wait(uninstall::stay()) {
+        Ok(()) => status,
+        Err(failure) => output::finish(format, Err(failure)),
+    }
 }
 
 fn dispatch(cli: Cli) -> Result<Printed, Failure> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use vxlan::netlink::Kernel;
 
 use super::output::{Exit, Failure, Format, Printed};
@@ -34,6 +35,36 @@ pub(super) struct Arguments {
     /// Also if the store shows nothing of this node, although it held blocks: they are forgotten here.
     #[arg(long)]
     force: bool,
+    /// When all is gone, wait for SIGTERM or SIGINT: for a pod that must not end by itself.
+    #[arg(long, conflicts_with = "dry_run")]
+    stay: bool,
+}
+
+impl Arguments {
+    /// Whether the program stays when it is done.
+    pub(super) fn stays(&self) -> bool {
+        self.stay
+    }
+}
+
+/// Waits until it is told to end. The first process of a container is ended by no signal that it does not listen for.
+pub(super) async fn stay() -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(
+            Exit::Finding,
+            "signals",
+            format!("can't receive signals: {error}"),
+            "run it without --stay",
+        )
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    // Both only tell; either is enough.
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 pub(super) async fn run(arguments: &Arguments, format: Format) -> Result<Printed, Failure> {

@@ -8,6 +8,7 @@ mod commands;
 mod conditions;
 mod doctor;
 mod failures;
+mod manifests;
 mod program;
 mod reference;
 mod schemas;
