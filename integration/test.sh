@@ -3,7 +3,8 @@
 #   N passed, N failed, N skipped
 # What is ignored here and runs in the virtual machine is not skipped; with arguments, which go to `cargo test`, there is
 # no virtual machine. The whole output is kept in target/test.log.
-# With CORE=1 the tests that need etcd or kube-apiserver are left out; `make kubernetes` builds these otherwise.
+# With CORE=1 the tests that need etcd, kube-apiserver or a whole cluster are left out; `make kubernetes image` builds
+# these otherwise.
 # Needs root and the packages of integration/setup.sh.
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
@@ -22,7 +23,7 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads > 4 ? threads : 4))}
 leave_out=()
 if [ -n "${CORE:-}" ]; then
   leave_out=(--skip store::tests::of_etcd:: --skip store::tests::of_kubernetes::
-    --skip store::etcd::tests:: --skip store::kubernetes::tests::)
+    --skip store::etcd::tests:: --skip store::kubernetes::tests:: --skip kubernetes::a_whole_cluster)
 fi
 
 # Builds the agent and the lab too: tests start them as programs of their own.

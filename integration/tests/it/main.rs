@@ -10,6 +10,7 @@ mod coexist;
 mod demo;
 mod firewall;
 mod ipip;
+mod kubernetes;
 mod lab;
 mod load;
 mod paths;
