@@ -124,13 +124,7 @@ impl StateDir {
             }
         }
         match fs::remove_dir(&self.path) {
-            // A store may be in it, or it may be a mount point: it is not all ours.
-            Err(source)
-                if ![io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy]
-                    .contains(&source.kind()) =>
-            {
-                Err(unusable(source))
-            }
+            Err(source) if !is_not_all_ours(source.kind()) => Err(unusable(source)),
             Ok(()) | Err(_) => Ok(()),
         }
     }
@@ -192,6 +186,13 @@ impl StateDir {
         let boot = fs::read_to_string(BOOT_ID)?;
         fs::write(self.path.join(RAN_IN_BOOT), boot)
     }
+}
+
+/// A folder may stay when it can't be removed for this reason: a store is in it, it is a mount point, or one in a root that
+/// is read-only, as a container's is.
+fn is_not_all_ours(reason: io::ErrorKind) -> bool {
+    use io::ErrorKind::{DirectoryNotEmpty, ReadOnlyFilesystem, ResourceBusy};
+    [DirectoryNotEmpty, ResourceBusy, ReadOnlyFilesystem].contains(&reason)
 }
 
 #[cfg(test)]
