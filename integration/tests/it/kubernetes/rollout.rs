@@ -53,6 +53,20 @@ fn stream(cluster: &Kubernetes, from: &str, to: &str, seconds: &str) -> Streamed
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
+/// Datagrams that the sockets of all echo pods have thrown away, for their programs were late: a busy machine's loss, and
+/// not the network's.
+fn thrown_away(cluster: &Kubernetes) -> u64 {
+    let of = |node: &String| {
+        let line = format!("nsenter --target {} --net -- cat /proc/net/snmp", pods::process(cluster, node));
+        let text = cluster.lab().node(node).sh(&line).unwrap();
+        let mut udp = text.lines().filter_map(|line| line.strip_prefix("Udp: ")).map(str::split_whitespace);
+        let (names, values) = (udp.next().unwrap(), udp.next().unwrap());
+        let errors = names.zip(values).filter(|(name, _)| ["RcvbufErrors", "SndbufErrors"].contains(name));
+        errors.map(|(_, value)| value.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    cluster.nodes().iter().map(of).sum()
+}
+
 /// Says that it is over when this is dropped.
 struct AtEnd<'a>(&'a AtomicBool);
 
@@ -71,6 +85,7 @@ pub(crate) fn a_rolling_restart_loses_no_packet(cluster: &mut Kubernetes) {
     let address = |node: &str| pods.iter().find(|pod| pod.node == node).unwrap().addresses[0].to_string();
     let _responders = ["n2", "n3"].map(|node| respond(cluster, node, &address(node)));
 
+    let thrown_before = thrown_away(cluster);
     let over = AtomicBool::new(false);
     let streamed: Vec<Streamed> = thread::scope(|scope| {
         let streams = PAIRS.map(|(from, to)| {
@@ -99,8 +114,10 @@ pub(crate) fn a_rolling_restart_loses_no_packet(cluster: &mut Kubernetes) {
     }
     for ((from, to), streamed) in PAIRS.iter().zip(&streamed) {
         assert!(streamed.sent >= 4_000, "{from} to {to}: {streamed:?}");
-        assert_eq!(streamed.lost(), 0, "{from} to {to}: {streamed:?}");
     }
+    let thrown = thrown_away(cluster) - thrown_before;
+    let lost: u64 = streamed.iter().map(Streamed::lost).sum();
+    assert!(lost <= thrown, "{lost} were lost, sockets threw {thrown} away: {streamed:?} of {PAIRS:?}");
 
     // The same traffic does show a loss where there is one.
     let node = cluster.lab().node("n2");
@@ -111,5 +128,6 @@ pub(crate) fn a_rolling_restart_loses_no_packet(cluster: &mut Kubernetes) {
     .unwrap();
     let lossy = stream(cluster, "n1", &address("n2"), "1");
     node.sh("nft delete table inet fault").unwrap();
-    assert!(lossy.lost() > 0, "{lossy:?}");
+    let thrown = thrown_away(cluster) - thrown_before - thrown;
+    assert!(lossy.lost() > thrown, "{lossy:?}, {thrown} thrown away");
 }
