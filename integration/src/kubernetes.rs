@@ -241,7 +241,7 @@ impl Drop for Kubernetes {
     }
 }
 
-/// The manifest of the installation with the pools of [`PODS`].
+/// The manifest of the installation, with a pool of each family.
 pub fn manifest() -> Result<String, KubernetesError> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/deploy/pairway.yaml");
     let text = fs::read_to_string(&path).map_err(KubernetesError::file(&path))?;
