@@ -11,14 +11,13 @@ fn traces(cluster: &Kubernetes, node: &str) -> Vec<String> {
         ip -o link show | grep -o 'pairway-[a-z0-9]*' || true
         for family in -4 -6; do
           ip $family route show table all proto 112
-          ip $family rule show proto 112
+          ip $family rule show | grep 'lookup 1120' || true
           ip $family nexthop show proto 112
         done
         nft list tables | grep pairway || true
         for folder in /etc/cni/net.d /var/lib/pairway; do
           [ ! -d $folder ] || find $folder -type f
         done
-        ip -4 route show default >/dev/null
     ";
     let mut found: Vec<String> =
         cluster.lab().node(node).sh(look).unwrap().lines().map(str::to_owned).collect();
@@ -57,6 +56,7 @@ pub(crate) fn removal(cluster: &mut Kubernetes) {
         let there = traces(cluster, node);
         for trace in [
             "pairway-vx4",
+            "lookup 1120",
             "table inet pairway",
             "10-pairway.conflist",
             "claims.json",
