@@ -66,6 +66,8 @@ use wait::Wake;
 
 /// After a pass nothing is done for so many times as long as it took, as far as the limits allow.
 const IDLE_BETWEEN_PASSES: u32 = 6;
+/// The same before a pass that repairs.
+const IDLE_BEFORE_REPAIRS: u32 = 2;
 
 /// An agent that can't start, or has to end.
 #[derive(Debug, thiserror::Error)]
@@ -232,6 +234,7 @@ impl Agent {
                     self.state.deaf = None;
                     self.state.deaf_backoff.succeeded();
                     // What happened in between is unknown.
+                    self.state.known = None;
                     self.pass().await?;
                 }
                 Wake::Dead(what) => return Err(AgentError::Task(what.to_owned())),
@@ -248,6 +251,13 @@ impl Agent {
     fn pass_soon(&mut self) {
         let gather = self.gather();
         self.state.due.get_or_insert_with(|| Instant::now() + gather);
+    }
+
+    /// What others did to ours waits for less, whatever else is waited for.
+    fn repair_soon(&mut self) {
+        let (least, most) = self.limits.debounce;
+        let due = Instant::now() + (self.state.took * IDLE_BEFORE_REPAIRS).clamp(least, most);
+        self.state.due = Some(self.state.due.map_or(due, |soonest| soonest.min(due)));
     }
 
     /// How long a pass waits for what else comes.

@@ -33,6 +33,9 @@ mod route;
 mod rule;
 mod sysctl;
 
+/// No more datagrams of notifications than this are read without letting others have their turn.
+const AT_ONCE: usize = 4096;
+
 pub use kernel::{Kernel, Ports};
 pub use monitor::Monitor;
 pub use release::{KernelRelease, KernelTooOld, MINIMUM_KERNEL, kernel_release, require_kernel};

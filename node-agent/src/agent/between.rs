@@ -1,6 +1,7 @@
 //! What one pass leaves to the next, and what it came to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use vxlan::{Change, RouteKey, State};
 
 use super::backoff::Backoff;
 use super::brake::{Brake, StartBrake};
+use super::cni::PutBack;
 use super::conditions::Conditions;
 use super::known::Known;
 use super::parts::Limits;
@@ -77,6 +79,8 @@ pub(super) struct Between {
     pub(super) took: Duration,
     /// Where files for CNI plugins were kept by the last pass.
     pub(super) cni_places: cni::Places,
+    /// Those that others take away.
+    pub(super) cni_put_back: BTreeMap<PathBuf, PutBack>,
 }
 
 impl Between {
@@ -118,6 +122,7 @@ impl Between {
             written: Vec::new(),
             took: Duration::ZERO,
             cni_places: cni::Places::new(),
+            cni_put_back: BTreeMap::new(),
         }
     }
 }

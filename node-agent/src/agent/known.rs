@@ -149,7 +149,8 @@ impl Agent {
 
     /// Takes note of a pass of which nothing has failed.
     pub(super) fn know(&mut self, done: Done<'_>) {
-        let looked = self.state.looked.take();
+        // What others do while nobody listens is not known.
+        let looked = self.state.looked.take().filter(|_| self.state.deaf.is_none());
         self.state.known = looked.and_then(|(looked, watched)| Known::after(done, watched, looked));
     }
 }

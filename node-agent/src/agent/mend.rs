@@ -56,7 +56,7 @@ impl Agent {
                 }
             }
         }
-        self.pass_soon();
+        self.repair_soon();
         Ok(())
     }
 

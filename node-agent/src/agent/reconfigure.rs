@@ -57,6 +57,11 @@ impl Agent {
     /// Considers again what was refused, if others hold blocks now, or other blocks.
     pub(super) fn reconsider(&mut self) {
         let holdings = self.holdings();
+        // A store that has lost what it held, or does not answer, says nothing of who holds what.
+        let rebuilding = holdings.snapshot.as_ref().is_none_or(|snapshot| snapshot.rebuilding);
+        if rebuilding || self.health.borrow().is_err() {
+            return;
+        }
         let considered = self.state.refused_config.as_mut().and_then(|refused| {
             refused.considered.take_if(|considered| !considered.holdings.same(&holdings))
         });

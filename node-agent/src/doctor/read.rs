@@ -66,7 +66,7 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
             (Family::Ipv6, "net/ipv6/neigh/default/gc_thresh3"),
         ])),
         conflicts: match &why {
-            None => Ok(conflicts(&kernel_view)),
+            None => conflicts(&kernel_view),
             Some(why) => Err(why.clone()),
         },
         ipv6_disabled: sysctl("net/ipv6/conf/all/disable_ipv6").and_then(|all| {
@@ -114,8 +114,12 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
 }
 
 /// What stands of ours is what an agent wanted. That nothing of it is to be changed leaves what others have.
-fn conflicts(observed: &Observed) -> Vec<Conflict> {
-    diff(observed, &observed.ours).conflicts
+fn conflicts(observed: &Observed) -> Known<Vec<Conflict>> {
+    let ours = &observed.ours;
+    if ours.links.is_empty() && ours.routes.is_empty() && ours.nexthops.is_empty() {
+        return Err("nothing of ours stands in this kernel; a running agent says what keeps it from it: pairway status".to_owned());
+    }
+    Ok(diff(observed, ours).conflicts)
 }
 
 fn observe(config: &Config, watched: &[IpNet]) -> Known<Observed> {

@@ -41,6 +41,8 @@ pub mod priority {
 pub mod state {
     /// The first packet of one.
     pub const NEW: u32 = 1 << 3;
+    /// A packet that connection tracking was told to leave alone.
+    pub const UNTRACKED: u32 = 1 << 6;
 }
 
 /// A table: sets and chains by name.

@@ -25,6 +25,7 @@ use crate::lost::Lost;
 use crate::state::{FdbKey, LinkName, Marks, NeighborKey, RouteKey, State};
 use crate::watched::Watched;
 
+use super::AT_ONCE;
 use super::channel::{Channel, Message, messages, set_receive_buffer};
 use super::kernel::Ports;
 use super::neighbor::{Entry, Place};
@@ -106,7 +107,7 @@ impl Monitor {
         if concerned {
             self.heard = Heard::Anything;
         }
-        loop {
+        for _ in 0..AT_ONCE {
             self.buffer.clear();
             let received = self.socket.socket_ref().recv_from(&mut self.buffer, libc::MSG_DONTWAIT);
             match received.map(|(_, from)| from) {
@@ -114,6 +115,9 @@ impl Monitor {
                 received => concerned |= self.take(received)?,
             }
         }
+        // Somebody writes as fast as this reads: the rest is told by the next change.
+        self.heard = Heard::Anything;
+        Ok(true)
     }
 
     /// To be asked after a change: what was taken away, if that is all that has changed since this was asked last.

@@ -178,6 +178,26 @@ fn a_chain_is_judged_by_what_it_does_to_what_must_arrive() {
             &[UDP, TCP, IPIP],
         ),
         (
+            "accepts what is not tracked",
+            policy(vec![rule(
+                &[vec![
+                    Expression::ConnectionState,
+                    Expression::Mask((6u32 | 64).to_ne_bytes().to_vec()),
+                    Expression::Compare { equal: false, value: vec![0; 4] },
+                ]],
+                accept(),
+            )]),
+            &[],
+        ),
+        (
+            "maps what is not tracked",
+            policy(vec![rule_of_map(
+                Expression::ConnectionState,
+                &[(&64u32.to_ne_bytes(), Verdict::Accept)],
+            )]),
+            &[],
+        ),
+        (
             "maps states",
             policy(vec![rule_of_map(Expression::ConnectionState, &[(&2u32.to_ne_bytes(), Verdict::Accept)])]),
             &[UDP, TCP, IPIP],
@@ -233,6 +253,8 @@ fn the_extensions_of_iptables_are_understood() {
         (Extension::Comment, &[]),
         (Extension::State { bits: 6, invert: false }, &[UDP, TCP, IPIP]),
         (Extension::State { bits: 1, invert: true }, &[]),
+        // Perhaps the packets are not tracked: raw tables have `notrack` for tunnels.
+        (Extension::State { bits: 6 | 64, invert: false }, &[]),
         (Extension::Ports { source: all, destination: one(4789, false) }, &[TCP]),
         (Extension::Ports { source: all, destination: one(4789, true) }, &[UDP]),
         (Extension::Ports { source: one(5, false), destination: one(4789, false) }, &[TCP]),

@@ -180,43 +180,59 @@ impl<'a> Walk<'a> {
         let mut can: Option<Group> = None;
         let mut sure = true;
         let mut loaded = Loaded::Unknown;
+        // What else it may be: tunnels are often taken out of connection tracking.
+        let mut or = None;
         for expression in &rule.expressions {
+            let either = |test: &dyn Fn(&Loaded) -> Matches| {
+                let found = test(&loaded);
+                match (&found, or.as_ref().map(test)) {
+                    (_, None)
+                    | (Matches::Always, Some(Matches::Always))
+                    | (Matches::Never, Some(Matches::Never)) => found,
+                    (_, Some(_)) => Matches::Perhaps,
+                }
+            };
             let found = match expression {
                 Expression::Meta(key) => {
-                    loaded = self.meta(*key);
+                    (loaded, or) = (self.meta(*key), None);
                     continue;
                 }
                 Expression::AddressKind => {
-                    loaded = Loaded::bytes(&AddressKind::Local.number().to_ne_bytes());
+                    (loaded, or) = (Loaded::bytes(&AddressKind::Local.number().to_ne_bytes()), None);
                     continue;
                 }
                 Expression::ConnectionState => {
                     loaded = Loaded::bytes(&state::NEW.to_ne_bytes());
+                    or = Some(Loaded::bytes(&state::UNTRACKED.to_ne_bytes()));
                     continue;
                 }
                 Expression::Payload { base, offset, length } => {
-                    loaded = self.payload(*base, *offset, *length);
+                    (loaded, or) = (self.payload(*base, *offset, *length), None);
                     continue;
                 }
                 Expression::Mask(mask) => {
-                    loaded = loaded.masked(mask);
+                    (loaded, or) = (loaded.masked(mask), or.map(|or| or.masked(mask)));
                     continue;
                 }
                 Expression::Counter | Expression::Note | Expression::Masquerade { .. } => continue,
-                Expression::Compare { equal, value } => self.compare(&loaded, *equal, value),
-                Expression::Range { equal, from, to } => self.range(&loaded, *equal, from, to),
-                Expression::Among { ranges, absent } => self.among(&loaded, ranges, *absent),
-                Expression::VerdictMap { choices, .. } => match choose(&loaded, choices.as_deref()) {
-                    Chosen::Nothing => Matches::Never,
-                    Chosen::Unknown => return Some(Judged { can, sure: false, end: End::Unknown }),
-                    Chosen::Verdict(verdict) => {
-                        return Some(Judged { can, sure, end: End::Verdict(verdict) });
+                Expression::Compare { equal, value } => either(&|loaded| self.compare(loaded, *equal, value)),
+                Expression::Range { equal, from, to } => {
+                    either(&|loaded| self.range(loaded, *equal, from, to))
+                }
+                Expression::Among { ranges, absent } => either(&|loaded| self.among(loaded, ranges, *absent)),
+                Expression::VerdictMap { choices, .. } => {
+                    match choose_either(&loaded, or.as_ref(), choices.as_deref()) {
+                        Chosen::Nothing => Matches::Never,
+                        Chosen::Unknown => return Some(Judged { can, sure: false, end: End::Unknown }),
+                        Chosen::Verdict(verdict) => {
+                            return Some(Judged { can, sure, end: End::Verdict(verdict) });
+                        }
                     }
-                },
+                }
                 Expression::Extension(extension) => self.extension(extension),
                 Expression::Lookup { .. } => Matches::Perhaps,
                 Expression::Other(name) => {
-                    loaded = Loaded::Unknown;
+                    (loaded, or) = (Loaded::Unknown, None);
                     if !FILTERS.contains(&name.as_str()) {
                         return Some(Judged { can, sure: false, end: End::Unknown });
                     }
@@ -355,7 +371,10 @@ impl<'a> Walk<'a> {
         let what = self.arrival.what;
         match extension {
             Extension::Comment => Matches::Always,
-            Extension::State { bits, invert } => Matches::decided((bits & state::NEW != 0) != *invert),
+            Extension::State { bits, invert } => {
+                let [new, untracked] = [state::NEW, state::UNTRACKED].map(|state| bits & state != 0);
+                if new == untracked { Matches::decided(new != *invert) } else { Matches::Perhaps }
+            }
             Extension::Ports { source, destination } => {
                 let wanted = what.port().map(|port| destination.has(port));
                 match wanted {
@@ -390,6 +409,16 @@ fn choose<'r>(loaded: &Loaded, choices: Option<&'r [Choice]>) -> Chosen<'r> {
     }
     let has = |choice: &&Choice| choice.from.as_slice() <= bytes && bytes <= choice.to.as_slice();
     choices.iter().find(has).map_or(Chosen::Nothing, |choice| Chosen::Verdict(&choice.verdict))
+}
+
+/// What a map decides of a value that may also be another one.
+fn choose_either<'a>(loaded: &Loaded, or: Option<&Loaded>, choices: Option<&'a [Choice]>) -> Chosen<'a> {
+    let chosen = choose(loaded, choices);
+    match (chosen, or.map(|or| choose(or, choices))) {
+        (_, None) | (Chosen::Nothing, Some(Chosen::Nothing)) => chosen,
+        (Chosen::Verdict(one), Some(Chosen::Verdict(other))) if one == other => chosen,
+        (_, Some(_)) => Chosen::Unknown,
+    }
 }
 
 /// Expressions that load something, ask something or change something, and decide nothing.

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 
+use crate::netlink::AT_ONCE;
 use crate::netlink::channel::{Channel, Message, messages, set_receive_buffer};
 
 use super::decode::{self, ChainKey};
@@ -17,6 +18,8 @@ const GROUP: u32 = 7;
 /// Others write tens of thousands of rules at once.
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
+/// A list of chains that could not be had is asked for again after so many datagrams.
+const ASK_AGAIN: u32 = 256;
 
 /// A subscription that says when our table, or a chain at a hook that matters to us, was changed by somebody else, or a
 /// rule of such a chain. What changes further down, in the chains that these lead to, is found by the next look: there
@@ -26,8 +29,14 @@ pub(in crate::netlink) struct Watch {
     buffer: Vec<u8>,
     table: String,
     writer: u32,
-    /// Chains of others at hooks that matter: by their names alone it is known whose end concerns us.
-    hooked: BTreeSet<ChainKey>,
+    hooked: Hooked,
+}
+
+/// Chains of others at hooks that matter: by their names alone it is known whose end concerns us.
+enum Hooked {
+    Known(BTreeSet<ChainKey>),
+    /// The list could not be had, so many datagrams ago: others change it while it is read. Then each may be one.
+    Unknown(u32),
 }
 
 impl Watch {
@@ -42,7 +51,7 @@ impl Watch {
             buffer: Vec::with_capacity(READ_BYTES),
             table: table.to_owned(),
             writer,
-            hooked: hooked_chains()?,
+            hooked: Hooked::read(),
         })
     }
 
@@ -61,7 +70,7 @@ impl Watch {
     /// The same without a context: nothing is woken.
     pub(in crate::netlink) fn hear(&mut self) -> io::Result<bool> {
         let mut concerned = false;
-        loop {
+        for _ in 0..AT_ONCE {
             self.buffer.clear();
             let received = self.socket.socket_ref().recv_from(&mut self.buffer, libc::MSG_DONTWAIT);
             match received.map(|(_, from)| from) {
@@ -69,6 +78,7 @@ impl Watch {
                 received => concerned |= self.take(received)?,
             }
         }
+        Ok(true)
     }
 
     /// Judges what was received into the buffer.
@@ -80,11 +90,12 @@ impl Watch {
                 for message in messages(&self.buffer).filter(|message| message.port != self.writer) {
                     concerned |= judge(&mut self.hooked, &self.table, &message);
                 }
+                self.hooked.ask_again();
                 Ok(concerned)
             }
             // The buffer ran over: what got lost is unknown.
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                self.hooked = hooked_chains()?;
+                self.hooked = Hooked::read();
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
@@ -93,10 +104,57 @@ impl Watch {
     }
 }
 
-fn judge(hooked: &mut BTreeSet<ChainKey>, table: &str, notification: &Message<'_>) -> bool {
+impl Hooked {
+    /// As they are now; none in a kernel without nf_tables.
+    fn read() -> Self {
+        let found = Channel::open_netfilter().and_then(|mut channel| look::chains(&mut channel));
+        match found {
+            Ok(chains) => {
+                let hooked = chains
+                    .into_iter()
+                    .filter(|chain| chain.base.as_ref().is_some_and(|base| decode::matters(base.base.hook)));
+                Self::Known(hooked.map(|chain| (chain.family, chain.table, chain.name)).collect())
+            }
+            Err(error) if look::is_missing(&error) => Self::Known(BTreeSet::new()),
+            // It must not keep us from hearing of anything else.
+            Err(_) => Self::Unknown(0),
+        }
+    }
+
+    fn ask_again(&mut self) {
+        if let Self::Unknown(since) = self {
+            *since += 1;
+            if *since > ASK_AGAIN {
+                *self = Self::read();
+            }
+        }
+    }
+
+    fn add(&mut self, chain: ChainKey) {
+        if let Self::Known(chains) = self {
+            chains.insert(chain);
+        }
+    }
+
+    fn remove(&mut self, chain: &ChainKey) -> bool {
+        match self {
+            Self::Known(chains) => chains.remove(chain),
+            Self::Unknown(_) => true,
+        }
+    }
+
+    fn contains(&self, chain: &ChainKey) -> bool {
+        match self {
+            Self::Known(chains) => chains.contains(chain),
+            Self::Unknown(_) => true,
+        }
+    }
+}
+
+fn judge(hooked: &mut Hooked, table: &str, notification: &Message<'_>) -> bool {
     let changed = match decode::told_chain(notification) {
         Some((message::NEW_CHAIN, chain)) => {
-            hooked.insert(chain);
+            hooked.add(chain);
             true
         }
         Some((_, chain)) => hooked.remove(&chain),
@@ -105,16 +163,31 @@ fn judge(hooked: &mut BTreeSet<ChainKey>, table: &str, notification: &Message<'_
     changed || decode::concerns(notification, table)
 }
 
-/// The chains at hooks that matter, as they are now; none in a kernel without nf_tables.
-fn hooked_chains() -> io::Result<BTreeSet<ChainKey>> {
-    let mut channel = Channel::open_netfilter()?;
-    let chains = match look::chains(&mut channel) {
-        Ok(chains) => chains,
-        Err(error) if look::is_missing(&error) => return Ok(BTreeSet::new()),
-        Err(error) => return Err(error),
-    };
-    let hooked = chains
-        .into_iter()
-        .filter(|chain| chain.base.as_ref().is_some_and(|base| decode::matters(base.base.hook)));
-    Ok(hooked.map(|chain| (chain.family, chain.table, chain.name)).collect())
+#[cfg(test)]
+mod tests {
+    use super::super::{attr, kind};
+    use super::*;
+    use crate::netlink::attributes::put;
+
+    /// A rule of the chain `filter DOCKER` of family ip that has changed.
+    fn rule(write: impl FnOnce(&Message<'_>)) {
+        let mut body = vec![2, 0, 0, 0];
+        put(&mut body, attr::TABLE, b"filter\0");
+        put(&mut body, attr::RULE_CHAIN, b"DOCKER\0");
+        let kind = kind(message::NEW_RULE);
+        write(&Message { kind, flags: 0, sequence: 0, port: 7, body: &body });
+    }
+
+    #[test]
+    fn where_the_list_of_chains_could_not_be_had_each_may_be_hooked() {
+        let key: ChainKey = (2, "filter".to_owned(), "DOCKER".to_owned());
+        let told = |mut hooked: Hooked| {
+            let mut concerned = false;
+            rule(|message| concerned = judge(&mut hooked, "pairway", message));
+            concerned
+        };
+        assert!(told(Hooked::Known([key].into())));
+        assert!(!told(Hooked::Known(BTreeSet::new())));
+        assert!(told(Hooked::Unknown(0)));
+    }
 }
