@@ -9,7 +9,7 @@ TOPOLOGY ?= four-nodes
 NODE ?= n1
 ROWS ?=
 
-.PHONY: help demo test test-core e2e kubernetes bench lab lab-shell lab-down cluster cluster-shell cluster-down build image lab-image check lint fmt deny doc schema setup
+.PHONY: help demo test test-core e2e kubernetes bench lab lab-shell lab-down cluster cluster-shell cluster-down build image lab-cluster-image lab-image check lint fmt deny doc schema setup
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -17,7 +17,7 @@ help: ## this list
 demo: build ## four nodes in two subnets, every pair's path, proven reachability
 	@$(LAB) demo
 
-test: setup kubernetes image ## every test, with the real kernel, etcd, API server and cluster; ends with the counts
+test: setup kubernetes lab-cluster-image ## every test, with the real kernel, etcd, API server and cluster; ends with the counts
 	@integration/test.sh
 
 test-core: setup ## what needs only Debian's packages and cargo: no etcd, no API server, no cluster
@@ -27,7 +27,7 @@ bench: setup ## speed beside the kernel's limit and others, half an hour: make b
 	@$(CARGO) build --locked --release --package node-agent --package integration --bins
 	@target/release/lab bench $(if $(filter smoke,$(ROWS)),--smoke $(filter-out smoke,$(ROWS)),$(ROWS))
 
-e2e: setup kubernetes image ## the tests of a whole Kubernetes cluster alone
+e2e: setup kubernetes lab-cluster-image ## the tests of a whole Kubernetes cluster alone
 	@integration/test.sh --test it kubernetes::
 
 kubernetes: ## etcd and Kubernetes for the tests, built from their Go modules if they are missing
@@ -44,7 +44,7 @@ lab-shell: ## a shell in a node of the lab: make lab-shell NODE=n1
 lab-down: ## end what `make lab` has left
 	@$(LAB) down
 
-cluster: build kubernetes image ## a whole Kubernetes cluster with Pairway in it: `target/debug/lab kubectl get nodes`
+cluster: build kubernetes lab-cluster-image ## a whole Kubernetes cluster with Pairway in it: `target/debug/lab kubectl get nodes`
 	@$(LAB) cluster
 
 cluster-shell: ## a shell in a node of the cluster: make cluster-shell NODE=n1
@@ -59,6 +59,10 @@ build: setup ## the agent and the lab
 image: setup ## target/pairway.tar, the agent's image for `ctr images import`
 	@integration/setup.sh ca-certificates jq git
 	@integration/image.sh target/pairway.tar
+
+lab-cluster-image: setup ## the same with the profile of the tests, for the cluster in the lab
+	@integration/setup.sh ca-certificates jq git
+	@integration/image.sh target/debug/pairway.tar "" dev
 
 lab-image: build ## target/pairway-lab.tar for containerlab
 	@integration/setup.sh mmdebstrap

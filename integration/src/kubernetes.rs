@@ -203,7 +203,7 @@ impl Kubernetes {
     /// Installs Pairway as docs/install.md says, with a pool of each family, and waits until every node is Ready.
     pub fn install(&self) -> Result<(), KubernetesError> {
         if !self.agent_image().exists() {
-            return Err(KubernetesError::NotBuilt { path: self.agent_image(), target: "image" });
+            return Err(KubernetesError::NotBuilt { path: self.agent_image(), target: "lab-cluster-image" });
         }
         self.apply(&manifest()?)?;
         self.rolled_out("pairway", "daemonset/pairway")?;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::KubernetesError;
 
-/// The image of the agent, as `make image` names it.
-const AGENT_IMAGE: &str = "pairway.tar";
+/// The image of the agent, as `make lab-cluster-image` names it.
+const AGENT_IMAGE: &str = "debug/pairway.tar";
 
 /// Programs and images that were built before.
 #[derive(Debug, Clone)]
