@@ -3,8 +3,8 @@
 #   N passed, N failed, N skipped
 # What is ignored here and runs in the virtual machine is not skipped; with arguments, which go to `cargo test`, there is
 # no virtual machine. The whole output is kept in target/test.log.
-# With CORE=1 the tests that need etcd, kube-apiserver or a whole cluster are left out; `make kubernetes image` builds
-# these otherwise.
+# With CORE=1 the tests that need etcd, kube-apiserver or a whole cluster are left out; `make kubernetes lab-cluster-image`
+# makes these otherwise.
 # Needs root and the packages of integration/setup.sh.
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
@@ -23,7 +23,7 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads > 4 ? threads : 4))}
 leave_out=()
 if [ -n "${CORE:-}" ]; then
   leave_out=(--skip store::tests::of_etcd:: --skip store::tests::of_kubernetes::
-    --skip store::etcd::tests:: --skip store::kubernetes::tests:: --skip kubernetes::a_whole_cluster)
+    --skip store::etcd::tests:: --skip store::kubernetes::tests::)
 fi
 
 # Builds the agent and the lab too: tests start them as programs of their own.
@@ -60,12 +60,18 @@ program() {
   echo "$PWD/$(sed -n "s/^ *Running tests\\/$1\\/main\\.rs (\\(.*\\))\$/\\1/p" "$log" | tail -n 1)"
 }
 
-# The data plane once more, without the long random changes: emulated, they take minutes. And the labs that need IP-in-IP,
-# one at a time.
+# A whole cluster, alone: it takes all processors, and other tests count packets.
+if [ $# = 0 ] && [ -z "${CORE:-}" ]; then
+  on_this_kernel "$(program it)" kubernetes::
+fi
+
 # What a kernel without IP-in-IP does is tried where it lacks it.
 if [ $# = 0 ] && ! has_tunnel ipip && ! has_tunnel sit; then
   on_this_kernel "$(program it)" without_module::
 fi
+
+# The data plane once more, without the long random changes: emulated, they take minutes. And the labs that need IP-in-IP,
+# one at a time.
 if [ $# = 0 ] && [ "$(uname -m)" = x86_64 ]; then
   in_machine "$(program kernel)" --skip conform::
   in_machine "$(program it)" ipip:: --test-threads 1

@@ -323,7 +323,9 @@ fn a_lab_that_is_killed_while_it_comes_up_leaves_no_node() {
 #[test]
 fn the_end_of_the_terminal_ends_a_lab_in_the_foreground() {
     let folder = tempfile::tempdir().unwrap();
-    let mut runner = std::process::Command::new(env!("CARGO_BIN_EXE_lab"))
+    // Tests that were started by nohup ignore the signal, and so would what they start.
+    let mut runner = std::process::Command::new("env")
+        .args(["--default-signal=HUP", env!("CARGO_BIN_EXE_lab")])
         .args(["up", "two-nodes", "--no-agents", "--foreground"])
         .env("LAB_DIR", folder.path())
         .stdout(std::process::Stdio::piped())
