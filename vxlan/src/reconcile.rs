@@ -118,7 +118,7 @@ impl Report {
         observed: &Observed,
         wanted: &State,
     ) -> Vec<Change> {
-        let standing = standing(observed, &self.applied);
+        let standing = standing(observed.ours.clone(), &observed.interfaces, &self.applied);
         if last {
             return removals(observed, &standing, wanted);
         }

@@ -1,27 +1,46 @@
 //! What of ours stands after some changes: what was observed, with the changes that the kernel accepted and what it
 //! takes along with them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::diff::Change;
 use crate::effects;
-use crate::state::{Observed, State};
+use crate::state::{Interface, LinkName, NexthopId, Observed, RouteTarget, State};
 
-/// What of ours the kernel holds after a look at it and these accepted changes. Where the kernel did more, the next look
-/// shows it.
-pub(crate) fn standing(observed: &Observed, applied: &[Change]) -> State {
-    let mut state = observed.ours.clone();
-    for change in applied {
-        apply(&mut state, change, &|ip| local_elsewhere(observed, ip));
+/// What of ours the kernel holds after a look, which has found this of ours and these devices of all, and after changes that
+/// the kernel has accepted since. Where it did more, the next look shows it.
+#[must_use]
+pub fn standing(found: State, interfaces: &BTreeMap<LinkName, Interface>, applied: &[Change]) -> State {
+    let ours: BTreeSet<LinkName> = found.links.keys().cloned().collect();
+    let still_local = |ip| has_address(interfaces.iter().filter(|(name, _)| !ours.contains(*name)), ip);
+    let mut state = found;
+    // Nexthops that go one after the other are looked for once among all routes.
+    for changes in applied.chunk_by(|one, other| gone(one).is_some() && gone(other).is_some()) {
+        let gone: BTreeSet<NexthopId> = changes.iter().filter_map(gone).collect();
+        if gone.is_empty() {
+            changes.iter().for_each(|change| apply(&mut state, change, &still_local));
+        } else {
+            state.nexthops.retain(|id, _| !gone.contains(id));
+            state
+                .routes
+                .retain(|_, route| !matches!(&route.target, RouteTarget::Nexthop(id) if gone.contains(id)));
+        }
     }
     state
 }
 
+const fn gone(change: &Change) -> Option<NexthopId> {
+    if let Change::DeleteNexthop(id) = change { Some(*id) } else { None }
+}
+
 /// Whether an address is on a device of others.
 pub(crate) fn local_elsewhere(observed: &Observed, ip: IpAddr) -> bool {
-    observed.interfaces.iter().any(|(name, interface)| {
-        !observed.ours.links.contains_key(name) && interface.addresses.iter().any(|a| a.address.addr() == ip)
-    })
+    has_address(observed.interfaces.iter().filter(|(name, _)| !observed.ours.links.contains_key(*name)), ip)
+}
+
+fn has_address<'a>(mut devices: impl Iterator<Item = (&'a LinkName, &'a Interface)>, ip: IpAddr) -> bool {
+    devices.any(|(_, device)| device.addresses.iter().any(|a| a.address.addr() == ip))
 }
 
 fn apply(state: &mut State, change: &Change, still_local: &dyn Fn(IpAddr) -> bool) {
@@ -91,7 +110,11 @@ mod tests {
             let changes = diff(&observed, &b.state()).changes;
             let changes = &changes[..count.index(changes.len() + 1)];
             prop_assert!(kernel.apply(changes).iter().all(Result::is_ok));
-            prop_assert_eq!(standing(&observed, changes), kernel.observe(&[]).unwrap().ours);
+            let found = observed.ours.clone();
+            prop_assert_eq!(
+                standing(found, &observed.interfaces, changes),
+                kernel.observe(&[]).unwrap().ours
+            );
         }
     }
 }

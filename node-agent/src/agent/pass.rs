@@ -289,7 +289,7 @@ impl Agent {
         let mut rest = Arc::unwrap_or_clone(observed);
         let found = std::mem::take(&mut rest.ours);
         let rp_filter = found.rp_filter.clone();
-        self.state.present = present::present(found, &report.applied, &wanted);
+        self.state.present = present::present(found, &rest.interfaces, &report.applied, &wanted);
         if *self.state.diverted != report.diverted {
             self.state.diverted = Arc::new(report.diverted.clone());
         }

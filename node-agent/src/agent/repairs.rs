@@ -234,11 +234,15 @@ impl Repairs {
                     && !object.same(found, wanted)
                     && object.link(wanted).is_none_or(|link| !self.touched.contains(link))
             };
-            for change in &report.applied {
-                if was_undone(&Object::of(change)) {
+            // An object that is deleted and made again is one.
+            let mut seen = BTreeSet::new();
+            for change in report.applied.iter().rev() {
+                let object = Object::of(change);
+                if was_undone(&object) && seen.insert(object) {
                     repaired.push(change);
                 }
             }
+            repaired.reverse();
             let failed = report.failures.iter().map(|failure| &failure.change);
             undone = report.applied.iter().chain(failed).map(Object::of).filter(|o| was_undone(o)).collect();
         }

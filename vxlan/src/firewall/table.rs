@@ -307,6 +307,7 @@ pub struct Count {
     pub bytes: u64,
 }
 
+#[cfg(feature = "io")]
 impl Count {
     pub(crate) fn add(&mut self, other: Self) {
         self.packets = self.packets.saturating_add(other.packets);

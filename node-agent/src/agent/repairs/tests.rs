@@ -269,5 +269,10 @@ fn what_is_undone_in_one_burst_is_undone_once() {
             assert_eq!(test.pass(1000 + round * pace, &without(&object)), 1, "each is a repair");
         }
         assert_eq!(test.fights().len(), opponents, "every {pace} ms");
+        // Whoever goes on is named, however quick he is.
+        for round in 0..70 {
+            test.pass(3000 + round * 20, &without(&object));
+        }
+        assert_eq!(test.fights().len(), 1, "every 20 ms for more than a second");
     }
 }
