@@ -13,6 +13,7 @@ mod overlap;
 mod rebuild;
 pub mod record;
 mod remote;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -19,8 +19,8 @@ use super::read::{self, Content, Stamp};
 use super::{Kind, write};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot, Words};
 use crate::store::last_good::LastGood;
-use crate::store::overlap::report_overlaps;
 use crate::store::record::{self, Decoded, RecordError};
+use crate::store::snapshot::{Standing, snapshot};
 
 /// A temporary file older than this is nobody's any more.
 const LEFTOVER_AFTER: SignedDuration = SignedDuration::from_mins(10);
@@ -135,37 +135,13 @@ impl Scanner {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        self.nodes.report(Kind::Node, &mut snapshot.problems);
-        self.claims.report(Kind::Claim, &mut snapshot.problems);
-        self.pools.report(Kind::Pool, &mut snapshot.problems);
-        self.released.report(Kind::Released, &mut snapshot.problems);
-        // Collected, not inserted one by one, which would leave the maps half empty.
-        let nodes = self.nodes.keyed().filter_map(|(name, row)| Some((name.clone(), row.good.clone()?)));
-        snapshot.nodes = nodes.collect();
-        let claims = self.claims.keyed().map(|(block, row)| {
-            // The name alone holds the block, whatever the content.
-            let nameless = || Claim {
-                block: *block,
-                holder: None,
-                claimed_at: row.stamp.modified(),
-                unknown: BTreeMap::new(),
-            };
-            (*block, row.good.clone().unwrap_or_else(nameless))
-        });
-        snapshot.claims = claims.collect();
-        let unreadable = self.claims.keyed().filter(|(_, row)| !row.readable);
-        snapshot.unreadable = unreadable.map(|(block, _)| *block).collect();
-        for (cidr, row) in self.pools.keyed() {
-            if let Some(record) = &row.good {
-                snapshot.pools.insert(*cidr, record.clone());
-            }
-        }
-        for (block, row) in self.released.keyed() {
-            snapshot.released.insert(*block, row.good.unwrap_or_else(|| row.stamp.modified()));
-        }
-        report_overlaps(&mut snapshot);
-        snapshot
+        let mut problems = BTreeMap::new();
+        self.nodes.report(Kind::Node, &mut problems);
+        self.claims.report(Kind::Claim, &mut problems);
+        self.pools.report(Kind::Pool, &mut problems);
+        self.released.report(Kind::Released, &mut problems);
+        let Self { nodes, claims, pools, released, .. } = self;
+        snapshot(problems, nodes.standing(), claims.standing(), pools.standing(), released.standing())
     }
 }
 
@@ -244,8 +220,11 @@ impl<K: Clone, R> Table<K, R> {
         Ok(listed)
     }
 
-    fn keyed(&self) -> impl Iterator<Item = (&K, &Row<K, R>)> {
-        self.rows.values().filter_map(|row| Some((row.key.as_ref()?, row)))
+    fn standing(&self) -> impl Iterator<Item = Standing<'_, K, R>> {
+        self.rows.values().filter_map(|row| {
+            let (good, readable, made) = (row.good.as_ref(), row.readable, row.stamp.modified());
+            Some(Standing { key: row.key.as_ref()?, good, readable, made })
+        })
     }
 
     fn report(&self, kind: Kind, problems: &mut BTreeMap<String, String>) {

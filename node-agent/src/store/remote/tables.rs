@@ -14,8 +14,8 @@ use super::backend::{Event, Key, Stored};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot, Words};
 use crate::store::kind::Kind;
 use crate::store::last_good::LastGood;
-use crate::store::overlap::report_overlaps;
 use crate::store::record::{self, Decoded, MAX_BYTES, RecordError};
+use crate::store::snapshot::{Standing, snapshot};
 
 /// Everything that was told.
 #[derive(Debug, Default)]
@@ -125,33 +125,13 @@ impl Tables {
 
     /// Everything, with revision 0.
     pub(super) fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        self.nodes.report(Kind::Node, &mut snapshot.problems);
-        self.claims.report(Kind::Claim, &mut snapshot.problems);
-        self.pools.report(Kind::Pool, &mut snapshot.problems);
-        self.released.report(Kind::Released, &mut snapshot.problems);
-        // Collected, not inserted one by one, which would leave the maps half empty.
-        let nodes = self.nodes.keyed().filter_map(|(name, row)| Some((name.clone(), row.good.clone()?)));
-        snapshot.nodes = nodes.collect();
-        let claims = self.claims.keyed().map(|(block, row)| {
-            // The name alone holds the block, whatever the content.
-            let nameless =
-                || Claim { block: *block, holder: None, claimed_at: row.made, unknown: BTreeMap::new() };
-            (*block, row.good.clone().unwrap_or_else(nameless))
-        });
-        snapshot.claims = claims.collect();
-        let unreadable = self.claims.keyed().filter(|(_, row)| !row.readable);
-        snapshot.unreadable = unreadable.map(|(block, _)| *block).collect();
-        for (cidr, row) in self.pools.keyed() {
-            if let Some(record) = &row.good {
-                snapshot.pools.insert(*cidr, record.clone());
-            }
-        }
-        for (block, row) in self.released.keyed() {
-            snapshot.released.insert(*block, row.good.unwrap_or(row.made));
-        }
-        report_overlaps(&mut snapshot);
-        snapshot
+        let mut problems = BTreeMap::new();
+        self.nodes.report(Kind::Node, &mut problems);
+        self.claims.report(Kind::Claim, &mut problems);
+        self.pools.report(Kind::Pool, &mut problems);
+        self.released.report(Kind::Released, &mut problems);
+        let Self { nodes, claims, pools, released, .. } = self;
+        snapshot(problems, nodes.standing(), claims.standing(), pools.standing(), released.standing())
     }
 }
 
@@ -240,6 +220,13 @@ impl<K, R> Table<K, R> {
 
     fn keyed(&self) -> impl Iterator<Item = (&K, &Row<K, R>)> {
         self.rows.values().filter_map(|row| Some((row.key.as_ref()?, row)))
+    }
+
+    fn standing(&self) -> impl Iterator<Item = Standing<'_, K, R>> {
+        self.keyed().map(|(key, row)| {
+            let (good, readable, made) = (row.good.as_ref(), row.readable, row.made);
+            Standing { key, good, readable, made }
+        })
     }
 
     fn report(&self, kind: Kind, problems: &mut BTreeMap<String, String>) {
