@@ -324,17 +324,25 @@ fn a_lab_that_is_killed_while_it_comes_up_leaves_no_node() {
 fn the_end_of_the_terminal_ends_a_lab_in_the_foreground() {
     let folder = tempfile::tempdir().unwrap();
     // Tests that were started by nohup ignore the signal, and so would what they start.
-    let mut runner = std::process::Command::new("env")
+    struct Runner(std::process::Child);
+    impl Drop for Runner {
+        fn drop(&mut self) {
+            // One that goes on keeps the output of the tests open.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let runner = std::process::Command::new("env")
         .args(["--default-signal=HUP", env!("CARGO_BIN_EXE_lab")])
         .args(["up", "two-nodes", "--no-agents", "--foreground"])
         .env("LAB_DIR", folder.path())
         .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(runner.stdout.take().unwrap()));
+        .spawn();
+    let mut runner = Runner(runner.unwrap());
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(runner.0.stdout.take().unwrap()));
     assert!(lines.any(|line| line.unwrap().contains("an interrupt ends it")));
-    let pid = nix::unistd::Pid::from_raw(runner.id().try_into().unwrap());
+    let pid = nix::unistd::Pid::from_raw(runner.0.id().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
-    assert!(soon(|| runner.try_wait().unwrap().is_some(), Duration::from_secs(20)), "it goes on");
+    assert!(soon(|| runner.0.try_wait().unwrap().is_some(), Duration::from_secs(20)), "it goes on");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
