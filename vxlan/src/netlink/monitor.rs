@@ -286,6 +286,9 @@ impl Relevance {
         let Some(link) = neighbor::index(message.body).and_then(|index| self.devices.get(&index)) else {
             return Verdict::Nothing;
         };
+        if neighbor::is_told_again(message.body) {
+            return Verdict::Nothing;
+        }
         let Some(wanted) = &self.wanted else { return Verdict::Anything };
         if message.kind == neighbor::RTM_NEWNEIGH && !neighbor::is_failed(message.body) {
             let as_wanted = match neighbor::decode(message.body) {

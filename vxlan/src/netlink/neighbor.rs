@@ -18,6 +18,7 @@ pub(super) const RTM_GETNEIGH: u16 = 30;
 const HEADER: usize = 12;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
+const NDA_CACHEINFO: u16 = 3;
 const NDA_PORT: u16 = 6;
 const NDA_VNI: u16 = 7;
 const NDA_IFINDEX: u16 = 8;
@@ -101,6 +102,14 @@ pub(super) fn place(body: &[u8]) -> Option<Place> {
         return Some(Place::Fdb(mac, address));
     }
     address.map(Place::Neighbor)
+}
+
+/// Whether an `ndmsg` of a forwarding database entry is a second one that says less: older kernels (Linux 6.1) let the
+/// device tell of it (`vxlan_fdb_notify`), and then tell of its address alone (`rtnl_fdb_notify`).
+pub(super) fn is_told_again(body: &[u8]) -> bool {
+    let rest = body.get(HEADER..).unwrap_or_default();
+    let more = [NDA_CACHEINFO, NDA_DST, NDA_NH_ID];
+    u8_at(body, 0) == Some(AF_BRIDGE) && more.iter().all(|kind| attribute(rest, *kind).is_none())
 }
 
 /// Whether an `ndmsg` tells of a neighbour without an Ethernet address: the kernel says so of one that is deleted, before

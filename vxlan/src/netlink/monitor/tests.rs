@@ -85,6 +85,9 @@ fn what_is_as_it_is_wanted_wakes_nobody_and_what_was_taken_away_is_named() {
         ("our entry goes", gone(neigh, neighbor::set_fdb(4, mac, remote)), Verdict::Fdb(fdb_key)),
         ("one of its places goes", gone(neigh, neighbor::set_fdb(4, mac, elsewhere)), Verdict::Anything),
         ("nobody's entry goes", gone(neigh, neighbor::set_fdb(4, other, remote)), Verdict::Nothing),
+        // Linux 6.1 tells of it once more, without saying where it leads.
+        ("it is told again", gone(neighbor::RTM_NEWNEIGH, neighbor::delete_fdb(4, mac)), Verdict::Nothing),
+        ("its end is told again", gone(neigh, neighbor::delete_fdb(4, mac)), Verdict::Nothing),
         ("our neighbour", new(neighbor::set(4, inner, mac, 155)), Verdict::Nothing),
         ("the same of somebody else", new(neighbor::set(4, inner, mac, 0)), Verdict::Anything),
         ("another address of it", new(neighbor::set(4, inner, other, 155)), Verdict::Anything),
