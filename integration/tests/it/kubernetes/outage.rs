@@ -81,6 +81,7 @@ pub(crate) fn the_api_server_away(cluster: &mut Kubernetes) {
 pub(crate) fn a_node_made_again(cluster: &mut Kubernetes) {
     let before = claims(cluster);
     let pods = echo_pods(cluster);
+    the_controllers_watch_nodes(cluster);
     let node = cluster.json(&["get", "node", "n2"]).unwrap();
     let uid = |object: &Json| object["metadata"]["uid"].as_str().unwrap().to_owned();
     let old = uid(&node);
@@ -138,4 +139,20 @@ pub(crate) fn a_node_made_again(cluster: &mut Kubernetes) {
     agents::settled(cluster, &cluster.nodes());
     all_is_well_again(cluster);
     assert_eq!(echo_pods(cluster), pods, "with the addresses that they had");
+}
+
+/// Waits until the controller manager has its watch of Nodes again, after the API server was away.
+///
+/// One that lists them anew finds another Node under the same name and takes that for a change of the one that it knew:
+/// the garbage collector then holds on to owners that are gone, and the canary is in nobody's way. What shows that it
+/// watches is its TTL controller, which puts an annotation back.
+fn the_controllers_watch_nodes(cluster: &Kubernetes) {
+    const TTL: &str = "node.alpha.kubernetes.io/ttl";
+    cluster.kubectl(&["annotate", "node", "n2", &format!("{TTL}-")]).unwrap();
+    eventually("the controllers to watch Nodes", LIMIT, || {
+        let node = cluster.json(&["get", "node", "n2"]).map_err(|error| error.to_string())?;
+        let annotations = &node["metadata"]["annotations"];
+        if annotations[TTL].is_string() { Ok(()) } else { Err(annotations.to_string()) }
+    })
+    .unwrap();
 }
