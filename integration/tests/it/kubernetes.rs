@@ -77,16 +77,16 @@ fn everybody_reaches(cluster: &Kubernetes, pods: &[Pod]) -> Result<(), String> {
     }
 }
 
-/// Waits until all four echo pods are ready and everybody reaches everybody.
-fn all_is_well_again(cluster: &Kubernetes) {
+/// Waits until all four echo pods are ready and everybody reaches everybody; the pods.
+fn all_is_well_again(cluster: &Kubernetes) -> Vec<Pod> {
     eventually("everybody to reach everybody again", LIMIT, || {
         let pods = echo_pods(cluster);
         if pods.len() != cluster.nodes().len() {
             return Err(format!("ready pods on {:?}", pods.iter().map(|pod| &pod.node).collect::<Vec<_>>()));
         }
-        everybody_reaches(cluster, &pods)
+        everybody_reaches(cluster, &pods).map(|()| pods)
     })
-    .unwrap();
+    .unwrap()
 }
 
 /// Names of all claims, and who holds them.

@@ -73,6 +73,7 @@ pub(crate) fn the_api_server_away(cluster: &mut Kubernetes) {
         .unwrap();
     }
     agents::settled(cluster, &cluster.nodes());
+    the_controllers_watch_nodes(cluster);
     all_is_well_again(cluster);
     assert_eq!(claims(cluster), before);
 }
@@ -80,8 +81,7 @@ pub(crate) fn the_api_server_away(cluster: &mut Kubernetes) {
 /// A Node is deleted and made again under its name, as cloud controllers do: its pods keep their addresses.
 pub(crate) fn a_node_made_again(cluster: &mut Kubernetes) {
     let before = claims(cluster);
-    let pods = echo_pods(cluster);
-    the_controllers_watch_nodes(cluster);
+    let pods = all_is_well_again(cluster);
     let node = cluster.json(&["get", "node", "n2"]).unwrap();
     let uid = |object: &Json| object["metadata"]["uid"].as_str().unwrap().to_owned();
     let old = uid(&node);
@@ -137,15 +137,15 @@ pub(crate) fn a_node_made_again(cluster: &mut Kubernetes) {
     .unwrap();
     assert_eq!(agents::process(cluster, "n2").unwrap(), agent, "the agent has run all the time");
     agents::settled(cluster, &cluster.nodes());
-    all_is_well_again(cluster);
-    assert_eq!(echo_pods(cluster), pods, "with the addresses that they had");
+    assert_eq!(all_is_well_again(cluster), pods, "with the addresses that they had");
 }
 
 /// Waits until the controller manager has its watch of Nodes again, after the API server was away.
 ///
-/// One that lists them anew finds another Node under the same name and takes that for a change of the one that it knew:
-/// the garbage collector then holds on to owners that are gone, and the canary is in nobody's way. What shows that it
-/// watches is its TTL controller, which puts an annotation back.
+/// It tries again ever more rarely. One that lists Nodes anew takes another Node under the same name for a change of the
+/// one that it knew, and the garbage collector holds on to what belonged to the one that is gone; and it calls nodes not
+/// ready that it has not heard of for so long. What shows that it watches is its TTL controller, which puts an annotation
+/// back.
 fn the_controllers_watch_nodes(cluster: &Kubernetes) {
     const TTL: &str = "node.alpha.kubernetes.io/ttl";
     cluster.kubectl(&["annotate", "node", "n2", &format!("{TTL}-")]).unwrap();
