@@ -40,9 +40,9 @@ struct Globals {
     /// Tables for people, or JSON for programs.
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
-    /// Socket of the agent.
-    #[arg(long, global = true, env = "PAIRWAY_SOCKET", value_name = "PATH", default_value = config::defaults::API_SOCKET)]
-    socket: PathBuf,
+    /// Socket of the agent; where none is named, /run/pairway/api.sock.
+    #[arg(long, global = true, env = "PAIRWAY_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// How long to wait for the agent's answer.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 35, allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
     timeout: u16,

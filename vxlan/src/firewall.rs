@@ -313,7 +313,7 @@ pub struct Netfilter {
     pub masqueraded: Count,
     /// Packets that the guards have dropped since they were written.
     pub guarded: Count,
-    /// Filters of others changed faster than they can be read: `forward` and `input` say nothing.
+    /// Filters of others change faster than they can be read: `forward` and `input` are what was read last, if ever.
     pub unread: bool,
     /// Chains of others through which forwarded packets go, and those that these lead to.
     pub forward: Arc<Vec<ForeignChain>>,

@@ -213,7 +213,7 @@ async fn served_on_a_socket_until_stopped() {
     let bound = socket::Bound::bind(&path).await.unwrap();
     let server = serve(bound, fixture.agent, stop.clone());
     let caller = async {
-        let client = crate::cli::client::Client::new(path.clone(), Duration::from_secs(10));
+        let client = crate::cli::client::Client::new(Some(path.clone()), Duration::from_secs(10));
         let status: Status = client.get("/v1/status").await.unwrap();
         assert_eq!(status, fixtures::published().status);
         stop.cancel();

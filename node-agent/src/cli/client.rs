@@ -24,17 +24,20 @@ const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     socket: PathBuf,
+    /// By `--socket` or the environment.
+    is_named: bool,
     timeout: Duration,
 }
 
 impl Client {
-    pub(crate) fn new(socket: PathBuf, timeout: Duration) -> Self {
-        Self { socket, timeout }
+    pub(crate) fn new(socket: Option<PathBuf>, timeout: Duration) -> Self {
+        let is_named = socket.is_some();
+        Self { socket: socket.unwrap_or_else(|| config::defaults::API_SOCKET.into()), is_named, timeout }
     }
 
-    /// The same at another socket.
-    pub(crate) fn at(self, socket: PathBuf) -> Self {
-        Self { socket, ..self }
+    /// The same at another socket, unless the operator has named one.
+    pub(crate) fn or_at(self, socket: PathBuf) -> Self {
+        if self.is_named { self } else { Self { socket, ..self } }
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {

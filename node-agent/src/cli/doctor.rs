@@ -38,12 +38,15 @@ pub(super) async fn run(arguments: &Arguments, client: Client, format: Format) -
     let node = name.parse().map_err(|error: crate::node::NodeNameError| {
         Failure::new(Exit::Config, "node-name", error.to_string(), "set node.name in the configuration")
     })?;
-    let mut examination = doctor::examine(&doctor::read::facts(&config, &node));
+    let mut facts = doctor::read::facts(&config, &node);
     // The socket that this configuration's agent would have.
-    let client = if arguments.config.is_some() { client.at(config.api_socket.clone()) } else { client };
+    let client = if arguments.config.is_some() { client.or_at(config.api_socket.clone()) } else { client };
     // None may run: it is no matter of the machine's.
     let status: Option<Status> = client.get("/v1/status").await.ok();
-    examination.conditions = status.map(|status| status.conditions.len());
+    let conditions = status.as_ref().map(|status| status.conditions.len());
+    facts.conditions = status.map_or_else(Vec::new, |status| status.conditions);
+    let mut examination = doctor::examine(&facts);
+    examination.conditions = conditions;
     let found = examination.counts().contains_key(&Outcome::Finding);
     let printed = Printed::value(format, &examination, |examination| text(examination, arguments.all))?;
     Ok(printed.exit(if found { Exit::Finding } else { Exit::Well }))

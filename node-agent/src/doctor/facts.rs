@@ -10,6 +10,7 @@ use vxlan::firewall::{ForeignChain, Netfilter};
 use vxlan::{Conflict, InstalledRoute, Interface, IpTunnel, LinkName};
 
 use crate::node::NodeName;
+use crate::status::Condition;
 use crate::underlay::Choice;
 
 /// Something that was seen, or why it could not be.
@@ -28,10 +29,13 @@ pub struct Facts {
     pub forwarding: BTreeMap<Family, Known<bool>>,
     /// Interfaces by name, ours included.
     pub interfaces: Known<BTreeMap<LinkName, Interface>>,
-    /// What of others is in the way of what stands of ours, or leads packets past it.
+    /// What of others is in the way of what stands of ours, or leads packets past it; where nothing of ours stands, what
+    /// would be.
     pub conflicts: Known<Vec<Conflict>>,
-    /// `net.ipv6.conf.all.disable_ipv6` and `net.ipv6.conf.default.disable_ipv6`.
-    pub ipv6_disabled: Known<(bool, bool)>,
+    /// Conditions of the running agent; empty where none is reached.
+    pub conditions: Vec<Condition>,
+    /// `net.ipv6.conf.all.disable_ipv6` and `net.ipv6.conf.default.disable_ipv6`; `None`: the kernel has no IPv6.
+    pub ipv6_disabled: Known<Option<(bool, bool)>>,
     /// Names of our own devices.
     pub ours: BTreeSet<LinkName>,
     /// Settings of interfaces.

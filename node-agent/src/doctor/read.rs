@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use bgp::Family;
-use config::Config;
+use config::{Config, Pool};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use vxlan::netlink::{Kernel, kernel_release, require_kernel};
-use vxlan::{Conflict, Dataplane, IpTunnel, LinkName, Observed, diff};
+use vxlan::{Conflict, Dataplane, InstalledRoute, IpTunnel, LinkName, Observed, RouteKey, diff};
 
 use super::facts::{BridgeFilter, Device, Facts, Folder, Known, Modules, Ports, Purpose, Record};
 use crate::daemon;
@@ -66,13 +66,20 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
             (Family::Ipv6, "net/ipv6/neigh/default/gc_thresh3"),
         ])),
         conflicts: match &why {
-            None => conflicts(&kernel_view),
+            None => Ok(conflicts(config, &kernel_view)),
             Some(why) => Err(why.clone()),
         },
-        ipv6_disabled: sysctl("net/ipv6/conf/all/disable_ipv6").and_then(|all| {
-            let default = sysctl("net/ipv6/conf/default/disable_ipv6")?;
-            Ok((all != 0, default != 0))
-        }),
+        conditions: Vec::new(),
+        ipv6_disabled: if Path::new("/proc/sys/net/ipv4").exists()
+            && !Path::new("/proc/sys/net/ipv6").exists()
+        {
+            Ok(None)
+        } else {
+            sysctl("net/ipv6/conf/all/disable_ipv6").and_then(|all| {
+                let default = sysctl("net/ipv6/conf/default/disable_ipv6")?;
+                Ok(Some((all != 0, default != 0)))
+            })
+        },
         ours: kernel_view.ours.links.keys().cloned().collect::<BTreeSet<LinkName>>(),
         devices,
         rp_filter_all: kernel_view.rp_filter_all,
@@ -113,13 +120,37 @@ pub fn facts(config: &Config, node: &NodeName) -> Facts {
     }
 }
 
-/// What stands of ours is what an agent wanted. That nothing of it is to be changed leaves what others have.
-fn conflicts(observed: &Observed) -> Known<Vec<Conflict>> {
+/// What stands of ours is what an agent wanted: that nothing of it is to be changed leaves what others have. Before there
+/// is anything of ours, others may have routes that come before those to peers' blocks.
+fn conflicts(config: &Config, observed: &Observed) -> Vec<Conflict> {
     let ours = &observed.ours;
-    if ours.links.is_empty() && ours.routes.is_empty() && ours.nexthops.is_empty() {
-        return Err("nothing of ours stands in this kernel; a running agent says what keeps it from it: pairway status".to_owned());
+    if !(ours.links.is_empty() && ours.routes.is_empty() && ours.nexthops.is_empty()) {
+        return diff(observed, ours).conflicts;
     }
-    Ok(diff(observed, ours).conflicts)
+    config.pools.iter().filter_map(|pool| rivals(config, pool, &observed.foreign_routes)).collect()
+}
+
+/// Routes that lead blocks of a pool to other machines, and would come before ours.
+fn rivals(config: &Config, pool: &Pool, foreign: &[InstalledRoute]) -> Option<Conflict> {
+    let comes_first = |route: &&InstalledRoute| {
+        let RouteKey { table, prefix, metric } = route.key;
+        table == plan::MAIN_TABLE
+            && route.gateway.is_some()
+            && pool.cidr.contains(&prefix)
+            && (prefix.prefix_len() > pool.block_prefix
+                || prefix.prefix_len() == pool.block_prefix && metric <= config.kernel.route_metric)
+    };
+    let routes: Vec<&InstalledRoute> = foreign.iter().filter(comes_first).collect();
+    let (first, more) = routes.split_first()?;
+    let more = if more.is_empty() { String::new() } else { format!(", and {} more,", more.len()) };
+    Some(Conflict {
+        wanted: format!("routes to blocks of {}", pool.cidr),
+        found: format!("{first}{more}"),
+        hint: format!(
+            "stop the program that makes them when its nodes move to Pairway, then: ip route flush root {} proto {}",
+            pool.cidr, first.protocol
+        ),
+    })
 }
 
 fn observe(config: &Config, watched: &[IpNet]) -> Known<Observed> {
@@ -270,4 +301,40 @@ fn trouble(path: &Path) -> Option<String> {
         format!(": {}", errno.desc())
     };
     Some(format!("{made}nothing can be written{why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use config::ConfigFile;
+
+    use super::*;
+
+    #[test]
+    fn routes_of_others_to_blocks_are_in_the_way_before_there_are_any_of_ours() {
+        let file = ConfigFile::parse("pools: [{ cidr: 10.244.0.0/16, blockPrefix: 24 }]\n", "test").unwrap();
+        let config = file.for_node("n1");
+        let mut observed = Observed::default();
+        let route = |prefix: &str, gateway: Option<&str>, metric: u32| InstalledRoute {
+            key: RouteKey { table: plan::MAIN_TABLE, prefix: prefix.parse().unwrap(), metric },
+            protocol: 3,
+            link: Some("flannel.1".parse().unwrap()),
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        };
+        observed.foreign_routes = vec![
+            // The node's own block, a route that covers blocks, one of another network, and one that comes after ours.
+            route("10.244.7.0/24", None, 0),
+            route("10.244.0.0/17", Some("192.0.2.1"), 0),
+            route("10.245.1.0/24", Some("192.0.2.1"), 0),
+            route("10.244.9.0/24", Some("192.0.2.1"), config.kernel.route_metric + 1),
+        ];
+        assert_eq!(conflicts(&config, &observed), []);
+        observed.foreign_routes.push(route("10.244.1.0/24", Some("10.244.1.0"), 0));
+        observed.foreign_routes.push(route("10.244.2.64/26", Some("10.244.1.0"), 5000));
+        let found = conflicts(&config, &observed);
+        let texts: Vec<_> = found.iter().map(|found| (found.found.as_str(), found.wanted.as_str())).collect();
+        let route =
+            "route 10.244.1.0/24 via 10.244.1.0 dev flannel.1 table 254 metric 0 proto 3 (boot), and 1 more,";
+        assert_eq!(texts, [(route, "routes to blocks of 10.244.0.0/16")]);
+        assert!(found[0].hint.ends_with("ip route flush root 10.244.0.0/16 proto 3"), "{}", found[0].hint);
+    }
 }

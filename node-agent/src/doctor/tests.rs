@@ -10,6 +10,7 @@ use vxlan::{
 };
 
 use super::*;
+use crate::status::{Condition, Severity};
 use crate::underlay::{Choice, Local, LocalAddress};
 
 fn net(text: &str) -> IpNet {
@@ -62,7 +63,8 @@ fn sound() -> Facts {
             (link("cni0"), interface("bridge", 1500, &["10.244.1.1/24"])),
         ])),
         conflicts: Ok(Vec::new()),
-        ipv6_disabled: Ok((false, false)),
+        conditions: Vec::new(),
+        ipv6_disabled: Ok(Some((false, false))),
         ours: BTreeSet::new(),
         devices: BTreeMap::from([(
             link("eth0"),
@@ -134,7 +136,7 @@ type Broken = (&'static str, fn(&mut Facts), &'static str);
 
 #[test]
 fn each_thing_that_is_broken_is_found_by_its_check_alone() {
-    let table: [Broken; 36] = [
+    let table: [Broken; 38] = [
         ("kernel", |f| f.kernel = Err("Linux 5.10 is too old".to_owned()), "newer kernel"),
         ("module-vxlan", |f| f.modules.vxlan = ModuleState::Missing, "modprobe vxlan"),
         (
@@ -179,8 +181,9 @@ fn each_thing_that_is_broken_is_found_by_its_check_alone() {
             },
             "gc_thresh3=4",
         ),
-        ("ipv6", |f| f.ipv6_disabled = Ok((true, true)), "sysctl -w net.ipv6.conf.all.disable_ipv6=0"),
-        ("ipv6", |f| f.ipv6_disabled = Ok((false, true)), "net.ipv6.conf.default.disable_ipv6=0"),
+        ("ipv6", |f| f.ipv6_disabled = Ok(None), "boot without ipv6.disable=1"),
+        ("ipv6", |f| f.ipv6_disabled = Ok(Some((true, true))), "sysctl -w net.ipv6.conf.all.disable_ipv6=0"),
+        ("ipv6", |f| f.ipv6_disabled = Ok(Some((false, true))), "net.ipv6.conf.default.disable_ipv6=0"),
         (
             "ipv6",
             |f| {
@@ -200,6 +203,11 @@ fn each_thing_that_is_broken_is_found_by_its_check_alone() {
                 }]);
             },
             "ip route delete 10.244.2.0/25",
+        ),
+        (
+            "in-the-way",
+            |f| f.conditions = vec![conflict("route 10.244.3.0/24 table 254 metric 1120")],
+            "stop whoever makes it",
         ),
         ("clock", |f| f.clock = Ok(ClockState::Free), "timedatectl set-ntp true"),
         ("underlay", |f| f.underlay.problem = Some("no default route".to_owned()), "node.underlay"),
@@ -409,7 +417,7 @@ type Case = (&'static str, fn(&mut Facts));
 
 #[test]
 fn what_looks_like_trouble_and_is_none() {
-    let table: [Case; 11] = [
+    let table: [Case; 12] = [
         ("our own agent has the port", |f| {
             f.ports.owners.as_mut().unwrap().push(owner(Proto::Tcp, "192.0.2.1", 179, process("pairway")));
         }),
@@ -439,6 +447,7 @@ fn what_looks_like_trouble_and_is_none() {
             f.wants_firewall = false;
             f.netfilter.as_mut().unwrap().unavailable = Some("protocol not supported".to_owned());
         }),
+        ("IPv6 disabled for all, and enabled again for each", |f| f.ipv6_disabled = Ok(Some((true, false)))),
         ("strict reverse paths before the agent has come", |f| f.rp_filter_all = 1),
         ("no br_netfilter without kube-proxy", |f| {
             f.bridge_filter = BridgeFilter { calls_iptables: None, kube_proxy: false };
@@ -451,6 +460,38 @@ fn what_looks_like_trouble_and_is_none() {
         change(&mut facts);
         assert_eq!(named(&facts, Outcome::Finding), [""; 0], "{what}");
     }
+}
+
+/// As the agent says it.
+fn conflict(wanted: &str) -> Condition {
+    Condition {
+        kind: "Conflict".to_owned(),
+        subject: wanted.to_owned(),
+        message: format!("route fd10::/64 via fe80:: dev x is in the way of {wanted}: stop whoever makes it"),
+        since: String::new(),
+        severity: Severity::default(),
+    }
+}
+
+#[test]
+fn what_the_agent_says_of_conflicts_is_added_to_what_is_seen() {
+    let mut facts = sound();
+    let wanted = "route 10.244.3.0/24 table 254 metric 1120";
+    facts.conditions = vec![conflict(wanted), Condition { kind: "PeerSilent".to_owned(), ..conflict("n2") }];
+    let found = |facts: &Facts| -> Vec<Check> {
+        let checks = examine(facts).checks.into_iter();
+        checks.filter(|check| check.name == "in-the-way" && check.outcome == Outcome::Finding).collect()
+    };
+    let told = found(&facts);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].message, format!("route fd10::/64 via fe80:: dev x is in the way of {wanted}"));
+    assert_eq!((told[0].subject.as_str(), told[0].remedy.as_str()), (wanted, "stop whoever makes it"));
+    // Also where the kernel can't be read from here; and what both see is said once.
+    facts.conflicts = Err("nobody may look".to_owned());
+    assert_eq!(found(&facts), told);
+    let seen = Conflict { wanted: wanted.to_owned(), found: "it".to_owned(), hint: "remove it".to_owned() };
+    facts.conflicts = Ok(vec![seen]);
+    assert_eq!(found(&facts).iter().map(|check| check.remedy.as_str()).collect::<Vec<_>>(), ["remove it"]);
 }
 
 #[test]

@@ -141,6 +141,12 @@ fn each_thing_that_is_broken_is_found() {
             V4,
             "give it a priority after the rule that leads to table main",
         ),
+        (
+            "in-the-way",
+            "ip route add 10.244.5.0/24 via 192.0.2.9 proto static".to_owned(),
+            V4,
+            "ip route flush root 10.244.0.0/16 proto 4",
+        ),
         ("mtu", "ip link set eth0 mtu 1300".to_owned(), BOTH, "ip link set eth0 mtu 1330"),
         ("ip-forward", "sysctl -qw net.ipv4.ip_forward=0".to_owned(), V4, "sysctl -w net.ipv4.ip_forward=1"),
         ("ipv6-forward", "sysctl -qw net.ipv6.conf.all.forwarding=0".to_owned(), BOTH, "net.ipv6.conf.all.forwarding=1"),

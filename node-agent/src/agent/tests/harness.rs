@@ -41,6 +41,8 @@ pub(super) struct Node {
     lost: Arc<Mutex<Option<Lost>>>,
     /// What they say was taken away while the next pass writes.
     late: Arc<Mutex<Option<Lost>>>,
+    /// What somebody does when they are asked next.
+    at_hear: Arc<Mutex<Option<Deed>>>,
     running: Option<Running>,
     state_dir: TempDir,
 }
@@ -105,6 +107,7 @@ impl Cluster {
             fault: watch::Sender::new(false),
             lost: Arc::default(),
             late: Arc::default(),
+            at_hear: Arc::default(),
             running: None,
             state_dir,
         };
@@ -181,7 +184,11 @@ struct Ears {
     lost: Arc<Mutex<Option<Lost>>>,
     late: Arc<Mutex<Option<Lost>>>,
     came_late: bool,
+    at_hear: Arc<Mutex<Option<Deed>>>,
 }
+
+/// What somebody does at a moment.
+type Deed = Box<dyn FnOnce() + Send>;
 
 #[async_trait::async_trait]
 impl KernelEvents for Ears {
@@ -201,6 +208,10 @@ impl KernelEvents for Ears {
     fn hear(&mut self) -> std::io::Result<bool> {
         if !self.listening || *self.fault.borrow() {
             return Err(std::io::ErrorKind::NotConnected.into());
+        }
+        let deed = self.at_hear.lock().unwrap().take();
+        if let Some(deed) = deed {
+            deed();
         }
         if self.changes.try_recv().is_err() {
             return Ok(std::mem::take(&mut self.came_late));
@@ -262,6 +273,7 @@ impl Node {
                 lost: Arc::clone(&self.lost),
                 late: Arc::clone(&self.late),
                 came_late: false,
+                at_hear: Arc::clone(&self.at_hear),
             }),
             bgp: fabric.speakers(),
             liveness: Liveness::new(PATIENCE),
@@ -363,6 +375,11 @@ impl Node {
             state.fdb.retain(|key, _| !gone.fdb.contains(key));
             state.routes.retain(|key, _| !gone.routes.contains(key));
         });
+    }
+
+    /// Does it when the notifications are asked next without waiting.
+    pub(super) fn at_hear(&self, deed: impl FnOnce() + Send + 'static) {
+        *self.at_hear.lock().unwrap() = Some(Box::new(deed));
     }
 
     /// The next pass, when it writes, is told that these objects were taken away.

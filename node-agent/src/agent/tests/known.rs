@@ -98,3 +98,38 @@ async fn where_not_all_stands_each_pass_looks() {
     node.until("moved", |_| leads_to(node, 54)).await;
     node.until_no_condition("KernelRefused").await;
 }
+
+/// What is known is trusted only until the notifications are asked, and these are asked when the pass begins: what somebody
+/// does right before is repaired by it.
+#[tokio::test]
+async fn a_foreign_change_at_the_last_moment_is_seen_by_the_pass_that_begins() {
+    let cluster = alone().await;
+    let node = cluster.node("n1");
+    let block = node.pair("n3", "ipv4").blocks[0].parse().unwrap();
+    let mut looked = 0;
+    for last in 50..60 {
+        moves(&cluster, last);
+        node.until("moved", |_| leads_to(node, last)).await;
+        let key = *node.kernel.state().routes.keys().find(|key| key.prefix == block).unwrap();
+        let (kernel, looks) = (node.kernel.clone(), node.kernel.observations());
+        node.at_hear(move || {
+            kernel.tamper("a route deleted", |state| {
+                state.routes.remove(&key);
+            });
+        });
+        moves(&cluster, last + 100);
+        let mut stood = None;
+        node.until("moved", |_| {
+            let state = node.kernel.state();
+            let moved = leads_to(node, last + 100);
+            if moved && stood.is_none() {
+                stood = Some(state.routes.contains_key(&key));
+            }
+            moved
+        })
+        .await;
+        assert_eq!(stood, Some(true), "the same pass puts it back");
+        looked += u64::from(node.kernel.observations() > looks);
+    }
+    assert_eq!(looked, 10, "each of these passes has looked");
+}

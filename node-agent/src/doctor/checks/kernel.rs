@@ -112,9 +112,20 @@ fn ipv6_disabled(facts: &Facts) -> Vec<Check> {
         return vec![ok(NAME, "", "there is no IPv6 pool")];
     }
     let effect = "the kernel refuses what IPv6 pods need there";
+    let mut found = Vec::new();
     match facts.ipv6_disabled {
         Err(ref why) => return vec![not_checked(NAME, "", why.clone())],
-        Ok((true, _)) => {
+        Ok(None) => {
+            let message = "this kernel has no IPv6, and a pool does: nothing is routed for it";
+            return vec![finding(
+                NAME,
+                "",
+                message,
+                "boot without ipv6.disable=1, or leave the IPv6 pools out of the configuration",
+            )];
+        }
+        // Written for all it was written for each: it is taken back in the same way. Alone it says nothing.
+        Ok(Some((true, true))) => {
             return vec![finding(
                 NAME,
                 "",
@@ -122,25 +133,21 @@ fn ipv6_disabled(facts: &Facts) -> Vec<Check> {
                 plan::enable_ipv6("all"),
             )];
         }
-        Ok((false, true)) => {
-            return vec![finding(
-                NAME,
-                "default",
-                format!(
-                    "net.ipv6.conf.default.disable_ipv6 is 1, for devices that are made from now on: {effect}"
-                ),
-                plan::enable_ipv6("default"),
-            )];
+        Ok(Some((false, true))) => {
+            let message = format!(
+                "net.ipv6.conf.default.disable_ipv6 is 1, for devices that are made from now on: {effect}"
+            );
+            found.push(finding(NAME, "default", message, plan::enable_ipv6("default")));
         }
-        Ok((false, false)) => {}
+        Ok(Some((_, false))) => {}
     }
     let is_off =
         |link: &&LinkName| facts.devices.get(*link).and_then(|device| device.ipv6_disabled) == Some(true);
-    let found = facts.ours.iter().filter(is_off).map(|link| {
+    found.extend(facts.ours.iter().filter(is_off).map(|link| {
         let message = format!("net.ipv6.conf.{link}.disable_ipv6 is 1: {effect}");
         finding(NAME, link, message, plan::enable_ipv6(link.as_str()))
-    });
-    findings_or(found.collect(), || ok(NAME, "", "not disabled"))
+    }));
+    findings_or(found, || ok(NAME, "", "not disabled"))
 }
 
 /// A kernel that forwards IPv6 hears router advertisements only where accept_ra is 2.

@@ -60,7 +60,7 @@ impl Nft {
     }
 
     /// Our table, and what there is of others that concerns us. What others have changes at their pace: where it does so
-    /// faster than it can be read, nothing is said of it.
+    /// faster than it can be read, it is what was read last.
     pub(in crate::netlink) fn observe(&mut self) -> io::Result<(Option<Table>, Netfilter)> {
         let channel = match &mut self.channel {
             Ok(channel) => channel,
@@ -84,24 +84,25 @@ impl Nft {
                 }
                 Some((generation, own))
             }
-            _ => settled(ATTEMPTS, &mut look, Look::generation, Look::own, Own::same)?,
+            // What was found last stands in for a look that did not come to an end, and is looked at again.
+            before => settled(ATTEMPTS, &mut look, Look::generation, Look::own, Own::same)?.or(before),
         };
         let Some((generation, own)) = own else {
             let why = format!("nftables changed during each of {ATTEMPTS} looks at our table");
             return Ok((None, Netfilter { unavailable: Some(why), ..Netfilter::default() }));
         };
         self.own = Some((generation, own.clone()));
-        let kept = self.others.take().filter(|(known, _)| *known == now);
-        self.others = match kept {
-            Some(kept) => Some(kept),
-            None => {
-                let (reader, name) = (&mut self.reader, self.name.as_str());
-                let read = |_: &mut Look<'_>| others::read(reader, name);
-                let found =
-                    settled(ATTEMPTS_AT_OTHERS, &mut look, Look::generation, read, |one, other| one == other);
-                // Beyond what is read of others, say: that is no reason to repair nothing of ours.
-                found.unwrap_or_default()
-            }
+        let known = self.others.as_ref().is_some_and(|(known, _)| *known == now);
+        let unread = !known && {
+            let (reader, name) = (&mut self.reader, self.name.as_str());
+            let read = |_: &mut Look<'_>| others::read(reader, name);
+            let found =
+                settled(ATTEMPTS_AT_OTHERS, &mut look, Look::generation, read, |one, other| one == other);
+            // Beyond what is read of others, say: that is no reason to repair nothing of ours.
+            let found = found.unwrap_or_default();
+            let unread = found.is_none();
+            self.others = found.or(self.others.take());
+            unread
         };
         let others = self.others.as_ref().map_or_else(Others::default, |(_, others)| others.clone());
         let counted = |comment: &str| own.counts.get(comment).copied().unwrap_or_default();
@@ -112,7 +113,7 @@ impl Nft {
             foreign_table: own.foreign,
             masqueraded: counted(MASQUERADED),
             guarded,
-            unread: self.others.is_none(),
+            unread,
             forward: others.forward,
             input: others.input,
         };
