@@ -157,8 +157,10 @@ pub async fn run(
     let kernel = Kernel::open(marks.clone()).map_err(DaemonError::Netlink)?;
     let kernel_events = Notifications::open(marks, kernel.ports()).map_err(DaemonError::Netlink)?;
     let (http_trouble, http_troubles) = watch::channel(None);
+    let (announce_trouble, announce_troubles) = watch::channel(None);
     let liveness = Liveness::new(FIRST_PASS_WITHIN);
     let (http_address, api_socket) = (config.http, config.api_socket.clone());
+    let announcing = Arc::clone(&store);
     let (agent, handle) = Agent::new(AgentParts {
         config,
         source: Some(follow(file, name_of, &stop, &mut beside)),
@@ -167,13 +169,17 @@ pub async fn run(
         kernel_events: Box::new(kernel_events),
         bgp: real_bgp(),
         liveness: liveness.clone(),
-        troubles: vec![http_troubles],
+        troubles: vec![http_troubles, announce_troubles],
         limits: Limits::default(),
     })?;
     // After the state directory's lock: a second agent is told of the first by its process id.
     let socket = socket::Bound::bind(&api_socket).await?;
     let pages = http::Pages { published: handle.published.clone(), liveness };
     beside.spawn(http::serve(http_address, pages, http_trouble, stop.clone()));
+    let (published, until) = (handle.published.clone(), stop.clone());
+    beside.spawn(async move {
+        until.run_until_cancelled(announcing.announce(published, announce_trouble)).await;
+    });
     beside.spawn(api::serve(socket, handle, stop.clone()));
 
     let result = agent.run(stop.clone()).await;

@@ -104,10 +104,11 @@ pub enum Severity {
 
 impl Severity {
     /// Conditions of others, and of what is yet to come.
-    const WARNINGS: [&str; 12] = [
+    const WARNINGS: [&str; 13] = [
         "BgpSessionDown",
         "HolderUnknown",
         "HostPrefix",
+        "NodeStatusRefused",
         "PeersVanished",
         "PolicyDiffers",
         "PrefixRefused",

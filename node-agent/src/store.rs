@@ -26,6 +26,7 @@ use tokio::sync::watch;
 pub use self::last_good::FILE_NAME as LAST_GOOD_FILE_NAME;
 pub use self::overlap::overlap;
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
+use crate::status::{Condition, Published};
 
 /// A store. Methods may be called at any time and from any task.
 #[async_trait]
@@ -63,6 +64,16 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Tells those who look at the cluster and not at the store what becomes of this node's network, until nothing is
+    /// published any more. Stores without such a place end at once. While what is told is refused, `trouble` holds a
+    /// condition that says why.
+    async fn announce(
+        &self,
+        _published: watch::Receiver<Arc<Published>>,
+        _trouble: watch::Sender<Option<Condition>>,
+    ) {
+    }
+
     /// Removes a pool's record; `Ok(false)` if a claim within the pool forbids that.
     async fn remove_pool(&self, cidr: IpNet) -> Result<bool, StoreError>;
 
@@ -92,7 +103,7 @@ impl From<String> for StoreTrouble {
     }
 }
 
-/// What a store knows of this agent's node besides its records: its Node object's labels and pod CIDRs.
+/// What a store knows of this agent's node besides its records: its Node object's labels and pod CIDRs, and whether it is cordoned.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeFacts {
     /// It has been read.
@@ -101,6 +112,8 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// The blocks that were given to it, in order.
     pub blocks: Vec<Block>,
+    /// It is cordoned: new pods go elsewhere (`spec.unschedulable`).
+    pub cordoned: bool,
 }
 
 /// What became of a claim.

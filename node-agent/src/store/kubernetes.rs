@@ -5,6 +5,9 @@
 //! owned by its Node object (`own_node`), so that it goes with the node. Signs of life are Leases, which nobody watches:
 //! a heartbeat wakes no agent.
 //!
+//! Of this node's network the store tells those who look at the Node: by a condition, Events and the record's status
+//! (`announce`).
+//!
 //! Each resource is listed and watched by itself (`follow`). A server that is away, denies, is slow or lacks the resources
 //! is a matter of health; nothing is shown before every list was complete, and what was shown stands.
 
@@ -27,14 +30,19 @@ use super::remote::RemoteStore;
 use super::remote::backend::{Backend, Event, Failure, Feed, Key, Stored};
 use super::{ClaimOutcome, Health, NodeFacts, PoolOutcome, Store, StoreError};
 use crate::node::{Block, Claim, NodeName, NodeRecord, PoolRecord, Snapshot};
+use crate::status::{Condition, Published};
 
+mod announce;
 mod client;
 mod crds;
+mod events;
 mod failure;
 mod follow;
 mod life;
+mod network_condition;
 mod objects;
 mod own_node;
+mod record_status;
 
 pub use self::crds::custom_resource_definitions;
 pub use self::objects::GROUP;
@@ -74,6 +82,7 @@ impl Default for KubernetesOptions {
 #[derive(Debug)]
 pub struct KubernetesStore {
     remote: RemoteStore<Kubernetes>,
+    kubernetes: Arc<Kubernetes>,
     facts: watch::Receiver<NodeFacts>,
     is_bound: bool,
 }
@@ -85,7 +94,8 @@ impl KubernetesStore {
         let (remote, is_bound) = (options.remote.clone(), options.remote.node.is_some());
         let kubernetes = Arc::new(Kubernetes::new(options));
         let facts = kubernetes.own.facts();
-        Self { remote: RemoteStore::start(kubernetes, "the Kubernetes API", remote), facts, is_bound }
+        let remote = RemoteStore::start(Arc::clone(&kubernetes), "the Kubernetes API", remote);
+        Self { remote, kubernetes, facts, is_bound }
     }
 }
 
@@ -98,6 +108,8 @@ struct Kubernetes {
     /// Objects that this node's Node should own, and which owner they have.
     ours: Mutex<BTreeMap<Key, Option<String>>>,
     ours_changed: Notify,
+    /// This node's record was made.
+    record_made: Notify,
 }
 
 /// A client, and the namespace that it was told.
@@ -122,6 +134,7 @@ impl Kubernetes {
             positions: std::array::from_fn(|_| Mutex::default()),
             ours: Mutex::default(),
             ours_changed: Notify::new(),
+            record_made: Notify::new(),
         }
     }
 
@@ -199,7 +212,12 @@ impl Backend for Kubernetes {
         };
         let object = objects::object(&self.options.group, key.kind, metadata, content)?;
         match self.api(key.kind).await?.create(&PostParams::default(), &object).await {
-            Ok(created) => Ok(Some(objects::version(&created))),
+            Ok(created) => {
+                if key.kind == Kind::Node && self.own.name().is_some_and(|own| own.as_str() == key.name) {
+                    self.record_made.notify_one();
+                }
+                Ok(Some(objects::version(&created)))
+            }
             Err(error) if failure::has_code(&error, 409) => Ok(None),
             Err(error) => Err(self.failed("create", &error)),
         }
@@ -243,13 +261,22 @@ impl Backend for Kubernetes {
     }
 }
 
-super::remote::is_a_store!(
+super::remote::is_a_store! {
     KubernetesStore,
     remote,
     fn node_facts(&self) -> Option<watch::Receiver<NodeFacts>> {
         self.is_bound.then(|| self.facts.clone())
     }
-);
+
+    async fn announce(
+        &self,
+        published: watch::Receiver<Arc<Published>>,
+        trouble: watch::Sender<Option<Condition>>,
+    ) {
+        // Three loops in one.
+        Box::pin(self.kubernetes.announce(published, trouble)).await;
+    }
+}
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -7,7 +7,7 @@ use std::path::Path;
 const PAGE: &str = include_str!("../../../docs/conditions.md");
 
 /// Words of this form in the sources that are no conditions.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 14] = [
     "BeeGFS",
     "BlockClaim",
     "BlockPool",
@@ -16,8 +16,11 @@ const OTHERS: [&str; 11] = [
     "CustomResourceDefinition",
     "IPv4",
     "IPv6",
+    "NetworkUnavailable",
     "NodeRecord",
     "NotFound",
+    "PairwayNotReady",
+    "PairwayReady",
     "ServiceAccount",
 ];
 

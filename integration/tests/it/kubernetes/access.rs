@@ -116,6 +116,49 @@ pub(crate) fn a_token_writes_for_its_own_node_alone(cluster: &mut Kubernetes) {
     agent.may_not("-n pairway annotate lease pairway-n2 tried=yes", &nothing, "is not of this node, n1");
     agent.may_not("-n pairway delete lease pairway-n2", &nothing, "is not of this node, n1");
 
+    // Of Nodes: one condition of its own. (From a file, because no agent may get a Node, which kubectl would do first.)
+    let of_node = |node: &str| json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node } });
+    let status = |patch: Json| format!("patch -f - --subresource=status --patch={patch}");
+    let condition = |kind: &str| {
+        let conditions = json!([{ "type": kind, "status": "False", "reason": "PairwayReady" }]);
+        status(json!({ "status": { "conditions": conditions } }))
+    };
+    agent.may(&condition("NetworkUnavailable"), &of_node("n1"));
+    let others = "the Node n2 is not this node, n1";
+    agent.may_not(&condition("NetworkUnavailable"), &of_node("n2"), others);
+    for patch in [
+        json!({ "status": { "conditions": [{ "type": "Ready", "status": "False" }] } }),
+        json!({ "status": { "addresses": [{ "type": "InternalIP", "address": "198.51.100.99" }] } }),
+        json!({ "status": { "daemonEndpoints": { "kubeletEndpoint": { "Port": 1 } } } }),
+        json!({ "metadata": { "labels": { "zone": "tried" } } }),
+    ] {
+        let reason = "writes nothing but the condition NetworkUnavailable";
+        agent.may_not(&status(patch), &of_node("n1"), reason);
+    }
+
+    // Events about its own Node, as itself.
+    let event = |name: &str, node: &str, controller: &str| {
+        json!({
+            "apiVersion": "events.k8s.io/v1", "kind": "Event",
+            "metadata": { "name": name, "namespace": "default" },
+            "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": controller,
+            "reportingInstance": node, "regarding": { "apiVersion": "v1", "kind": "Node", "name": node },
+            "reason": "Tried", "action": "Began", "note": "tried", "type": "Normal",
+        })
+    };
+    let ours = "pairway.dev/agent";
+    agent.may("create -f -", &event("tried", "n1", ours));
+    agent.may_not("create -f -", &event("tried-2", "n2", ours), "tells of its own Node, n1");
+    agent.may_not("create -f -", &event("tried-3", "n1", "kubelet"), "tells of its own Node, n1");
+    agent.may_not("-n default delete events.events.k8s.io tried", &nothing, "cannot delete resource");
+
+    // The status of its record.
+    let of_record = |node: &str| json!({ "apiVersion": "pairway.dev/v1alpha1", "kind": "NodeRecord", "metadata": { "name": node } });
+    let ready = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+    let ready = format!("{} --type=merge --dry-run=server", status(ready));
+    agent.may(&ready, &of_record("n1"));
+    agent.may_not(&ready, &of_record("n2"), "the record of n2 is not of this node, n1");
+
     // What no agent is for.
     for words in [
         "delete --raw /apis/pairway.dev/v1alpha1/blockclaims",

@@ -84,6 +84,20 @@ pub(crate) fn what_an_administrator_sees(cluster: &mut Kubernetes) {
         // A block of each family.
         assert_eq!(own.iter().filter(|line| line.contains("blockclaim")).count(), 2, "{node} in {all}");
     }
+    for node in cluster.nodes() {
+        eventually("the Node and its record to tell that its network is ready", LIMIT, || {
+            let told = cluster.kubectl(&["describe", "node", &node]).map_err(|error| error.to_string())?;
+            let condition = told.lines().find(|line| line.trim_start().starts_with("NetworkUnavailable "));
+            let words: Vec<&str> = condition.unwrap_or_default().split_whitespace().collect();
+            if words.get(1) != Some(&"False") || !words.contains(&"PairwayReady") {
+                return Err(told);
+            }
+            let record = cluster.kubectl(&["get", "noderecord", &node]).map_err(|error| error.to_string())?;
+            let row: Vec<&str> = record.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+            if row.get(..2) == Some(&[&*node, "True"]) { Ok(()) } else { Err(record) }
+        })
+        .unwrap();
+    }
     let exec = ["-n", "pairway", "exec", "daemonset/pairway", "--", "/pairway", "status"];
     let status = cluster.kubectl(&exec).unwrap();
     assert!(status.contains("Ready"), "{status}");

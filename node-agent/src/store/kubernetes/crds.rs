@@ -24,8 +24,8 @@ pub(super) fn of_group(group: &str) -> Vec<Value> {
 
 fn definition(group: &str, kind: Kind) -> Value {
     let names = names(kind);
-    let What { description, spec, columns, rules } = what(kind);
-    json!({
+    let What { description, spec, status, columns, rules } = what(kind);
+    let mut definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
@@ -58,19 +58,32 @@ fn definition(group: &str, kind: Kind) -> Value {
                 } },
             }],
         },
-    })
+    });
+    if let Some(status) = status {
+        let version = &mut definition["spec"]["versions"][0];
+        version["subresources"] = json!({ "status": {} });
+        version["schema"]["openAPIV3Schema"]["properties"]["status"] = status;
+    }
+    definition
 }
 
 /// What differs from kind to kind.
 struct What {
     description: &'static str,
     spec: Value,
+    status: Option<Value>,
     columns: Value,
     rules: Value,
 }
 
 fn what(kind: Kind) -> What {
     let column = |name: &str, path: &str, description: &str, kind: &str| json!({ "name": name, "type": kind, "jsonPath": path, "description": description });
+    // Shown with `-o wide`.
+    let wide = |name: &str, path: &str, description: &str, kind: &str| {
+        let mut column = column(name, path, description, kind);
+        column["priority"] = json!(1);
+        column
+    };
     let age = || column("Age", ".metadata.creationTimestamp", "Since when it exists.", "date");
     let named = |field: &str, message: &str| {
         json!({
@@ -82,11 +95,25 @@ fn what(kind: Kind) -> What {
         Kind::Node => What {
             description: "What a node says of itself. Written by its agent.",
             spec: spec::<schema::NodeDto>(),
+            status: Some(node_status()),
             columns: json!([
+                column(
+                    "Ready",
+                    ".status.conditions[?(@.type=='Ready')].status",
+                    "Whether the node's network is ready.",
+                    "string"
+                ),
                 column("IPv4", ".spec.underlayIpv4", "Underlay address of IPv4.", "string"),
                 column("IPv6", ".spec.underlayIpv6", "Underlay address of IPv6.", "string"),
                 column("AS", ".spec.asn", "AS number of its BGP speaker.", "integer"),
                 column("VNI", ".spec.vni", "VXLAN network identifier.", "integer"),
+                wide("Agent", ".status.agentVersion", "Version of its agent.", "string"),
+                wide(
+                    "Why",
+                    ".status.conditions[?(@.type=='Ready')].message",
+                    "Why it is not ready.",
+                    "string"
+                ),
                 age(),
             ]),
             rules: json!([{
@@ -102,6 +129,8 @@ fn what(kind: Kind) -> What {
                 "self.block == oldSelf.block && self.holder == oldSelf.holder && self.claimedAt == oldSelf.claimedAt",
                 "a claim is never changed: `pairway blocks release` gives the block back",
             ),
+            // It is there, or it is not.
+            status: None,
             columns: json!([
                 column("Block", ".spec.block", "The block.", "string"),
                 column("Node", ".spec.holder", "The node that holds it.", "string"),
@@ -116,6 +145,7 @@ fn what(kind: Kind) -> What {
                 "self.cidr == oldSelf.cidr && self.blockPrefix == oldSelf.blockPrefix",
                 "a pool's block prefix is fixed: use another pool for blocks of another length",
             ),
+            status: None,
             columns: json!([
                 column("Pool", ".spec.cidr", "The pool.", "string"),
                 column("Block prefix", ".spec.blockPrefix", "Prefix length of its blocks.", "integer"),
@@ -126,6 +156,7 @@ fn what(kind: Kind) -> What {
         Kind::Released => What {
             description: "When a block was given back: it is left alone for a while.",
             spec: spec::<schema::ReleasedDto>(),
+            status: None,
             columns: json!([
                 column("Block", ".spec.block", "The block.", "string"),
                 column("Released", ".spec.releasedAt", "When it was given back.", "date"),
@@ -133,6 +164,40 @@ fn what(kind: Kind) -> What {
             rules: json!([named("block", "it is named after the block: 10-244-7-0-24")]),
         },
     }
+}
+
+/// What `record_status` writes.
+fn node_status() -> Value {
+    json!({
+        "description": "Whether the node's network works. Written by its agent, for people; no agent reads it.",
+        "type": "object",
+        "properties": {
+            "agentVersion": { "type": "string", "description": "Version of its agent." },
+            "blocks": {
+                "type": "array",
+                "description": "Blocks that it holds, oldest first.",
+                "items": { "type": "string" },
+            },
+            "conditions": {
+                "type": "array",
+                "description": "Ready: the node's network is ready.",
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+                "items": {
+                    "type": "object",
+                    "required": ["type", "status"],
+                    "properties": {
+                        "type": { "type": "string", "description": "Ready." },
+                        "status": { "type": "string", "description": "True or False." },
+                        "reason": { "type": "string", "description": "One word for it." },
+                        "message": { "type": "string", "description": "Why it is not ready." },
+                        "lastTransitionTime": { "type": "string", "description": "Since when." },
+                    },
+                },
+            },
+        },
+        "x-kubernetes-preserve-unknown-fields": true,
+    })
 }
 
 fn with_required(mut spec: Value, field: &str) -> Value {

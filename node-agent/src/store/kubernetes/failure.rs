@@ -15,6 +15,11 @@ pub(super) fn has_code(error: &Error, code: u16) -> bool {
     matches!(error, Error::Api(status) if status.code == code)
 }
 
+/// The server is well and has understood, and does not do it.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if matches!(status.code, 400 | 403 | 405 | 413 | 415 | 422))
+}
+
 /// Another connection, or a token that is read again, may mend it.
 pub(super) fn is_of_the_connection(error: &Error) -> bool {
     let Error::Api(status) = error else { return true };
@@ -73,6 +78,7 @@ mod tests {
             matches!(told("list", &denied), Failure::Server(text) if text.contains("noderecords.pairway.dev"))
         );
         assert!(!is_of_the_connection(&denied) && is_of_the_connection(&api(401, "Unauthorized", "")));
+        assert!(is_refusal(&denied) && !is_refusal(&api(401, "Unauthorized", "")));
         assert!(matches!(told("create", &api(422, "Invalid", "spec.vni: ...")), Failure::Record(_)));
         assert!(matches!(told("create", &api(500, "InternalError", "etcd")), Failure::Server(_)));
     }

@@ -12,10 +12,11 @@ use futures_util::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::follow::tell;
+use super::network_condition::{self, Shown};
 use super::{Kubernetes, failure, objects};
 use crate::node::{Block, NodeName};
 use crate::store::NodeFacts;
@@ -45,15 +46,46 @@ pub(super) struct OwnNode {
     name: Option<NodeName>,
     known: watch::Sender<Known>,
     facts: watch::Sender<NodeFacts>,
+    network: watch::Sender<Shown>,
 }
 
 impl OwnNode {
     pub(super) fn new(name: Option<NodeName>) -> Self {
-        Self { name, known: watch::Sender::default(), facts: watch::Sender::default() }
+        Self {
+            name,
+            known: watch::Sender::default(),
+            facts: watch::Sender::default(),
+            network: watch::Sender::default(),
+        }
+    }
+
+    /// Whose Node it is.
+    pub(super) fn name(&self) -> Option<&NodeName> {
+        self.name.as_ref()
+    }
+
+    /// The Node's UID, as far as there is a Node.
+    pub(super) fn uid(&self) -> Option<String> {
+        match &*self.known.borrow() {
+            Known::Uid(uid) => Some(uid.clone()),
+            Known::Nothing | Known::Absent => None,
+        }
+    }
+
+    /// What the Node says of its network.
+    pub(super) fn network(&self) -> watch::Receiver<Shown> {
+        self.network.subscribe()
     }
 
     pub(super) fn facts(&self) -> watch::Receiver<NodeFacts> {
         self.facts.subscribe()
+    }
+
+    /// Takes in what the Node says of its network, and nothing else: the watch may be behind an answer, and what it tells of
+    /// the rest comes in its order.
+    pub(super) fn learn_network(&self, node: Option<&DynamicObject>) {
+        let network = node.map(network_condition::shown).unwrap_or_default();
+        self.network.send_if_modified(|old| std::mem::replace(old, network.clone()) != network);
     }
 
     fn learn(&self, node: Option<&DynamicObject>) {
@@ -68,6 +100,7 @@ impl OwnNode {
         }
         self.known.send_if_modified(|old| std::mem::replace(old, known.clone()) != known);
         self.facts.send_if_modified(|old| std::mem::replace(old, facts.clone()) != facts);
+        self.learn_network(node);
     }
 }
 
@@ -86,7 +119,8 @@ fn facts(node: &DynamicObject) -> NodeFacts {
     }
     let blocks = cidrs.iter().filter_map(|cidr| cidr.parse().ok()).map(Block::new).collect();
     let labels: BTreeMap<String, String> = node.metadata.labels.clone().unwrap_or_default();
-    NodeFacts { known: true, labels, blocks }
+    let cordoned = spec.and_then(|spec| spec.get("unschedulable")).and_then(Value::as_bool) == Some(true);
+    NodeFacts { known: true, labels, blocks, cordoned }
 }
 
 impl Kubernetes {
@@ -142,7 +176,8 @@ impl Kubernetes {
         }
     }
 
-    async fn watch_own_node(&self, name: &NodeName, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
+    /// Nodes. Only this node's own is ever asked for.
+    pub(super) async fn nodes(&self) -> Result<Api<DynamicObject>, Failure> {
         let resource = ApiResource {
             group: String::new(),
             version: "v1".to_owned(),
@@ -150,7 +185,11 @@ impl Kubernetes {
             kind: "Node".to_owned(),
             plural: "nodes".to_owned(),
         };
-        let api: Api<DynamicObject> = Api::all_with(self.connected().await?.client, &resource);
+        Ok(Api::all_with(self.connected().await?.client, &resource))
+    }
+
+    async fn watch_own_node(&self, name: &NodeName, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
+        let api = self.nodes().await?;
         let field = format!("metadata.name={name}");
         let failed = |error: &kube::Error| self.failed("watch this Node", error);
         let list = api.list(&ListParams::default().fields(&field)).await.map_err(|error| failed(&error))?;

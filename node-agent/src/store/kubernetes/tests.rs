@@ -102,7 +102,9 @@ pub(crate) async fn options_of_its_own() -> KubernetesOptions {
     KubernetesOptions { namespace: Some(namespace), ..options }
 }
 
+mod announce;
 mod node;
+mod policy;
 mod race;
 mod rights;
 

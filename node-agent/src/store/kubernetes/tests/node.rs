@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 
-fn nodes(client: &Client) -> Api<DynamicObject> {
+pub(super) fn nodes(client: &Client) -> Api<DynamicObject> {
     let resource = kube::api::ApiResource {
         group: String::new(),
         version: "v1".to_owned(),
@@ -15,7 +15,7 @@ fn nodes(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &resource)
 }
 
-async fn make_node(client: &Client, node: &str, zone: &str) -> String {
+pub(super) async fn make_node(client: &Client, node: &str, zone: &str) -> String {
     let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "labels": {"zone": zone}},
         "spec": {"podCIDR": "10.244.7.0/24", "podCIDRs": ["10.244.7.0/24", "fd10:244:0:7::/64"]}});
     let object = serde_json::from_value(object).unwrap();
