@@ -23,6 +23,7 @@
 //! | 4486, 9003 | Cease subcodes, shutdown communication received |
 //! | 8212 | nothing is imported without a rule |
 //! | 9687 | send hold timer |
+//! | 8326 | GRACEFUL_SHUTDOWN is sent where it is asked for; on paths of others it has no effect |
 //! | 1997, 4456 | COMMUNITIES, ORIGINATOR_ID and CLUSTER_LIST are read; loops are refused |
 //!
 //! # Not implemented

@@ -19,7 +19,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use self::adj_rib_in::{AdjRibIn, Change, Context};
-pub use self::adj_rib_out::{AdjRibOut, Outbound, own_attributes};
+pub use self::adj_rib_out::{
+    AdjRibOut, GRACEFUL_SHUTDOWN, Outbound, graceful_shutdown_attributes, own_attributes,
+};
 use self::decision::Standing;
 use self::interner::Interner;
 use crate::wire::{Attributes, Update};

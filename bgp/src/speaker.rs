@@ -66,6 +66,8 @@ pub struct Peer {
     pub import: ImportFilter,
     /// Which of our announcements go to it: all, or those within these prefixes.
     pub export: Export,
+    /// Our prefixes are announced with GRACEFUL_SHUTDOWN: the peer should prefer other ways to them (RFC 8326).
+    pub graceful_shutdown: bool,
     /// More prefixes than this (accepted or not) end the session with Cease/1 (RFC 4486).
     pub max_prefixes: usize,
 }

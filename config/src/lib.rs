@@ -301,6 +301,8 @@ pub struct BgpPeer {
     pub import: Vec<IpNet>,
     /// Of our blocks, those within these; `None`: all of them.
     pub export: Option<Vec<IpNet>>,
+    /// Our blocks are announced to it with GRACEFUL_SHUTDOWN (RFC 8326) while this node's Node is cordoned.
+    pub graceful_shutdown: bool,
 }
 
 /// `vxlan:`

@@ -557,6 +557,10 @@ pub(crate) struct Peer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<Cidr>")]
     pub(crate) export: Option<Vec<IpNet>>,
+    /// While its Node is cordoned, a node announces its blocks to it with the community GRACEFUL_SHUTDOWN (RFC 8326), by which
+    /// it prefers other ways. Only with the Kubernetes store.
+    #[serde(default)]
+    pub(crate) graceful_shutdown: bool,
 }
 
 fn bgp_port() -> u16 {

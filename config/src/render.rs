@@ -193,6 +193,7 @@ fn bgp(bgp: &crate::Bgp) -> raw::Bgp {
                 nodes: raw::Labels(peer.nodes.clone()),
                 import: peer.import.clone(),
                 export: peer.export.clone(),
+                graceful_shutdown: peer.graceful_shutdown,
             })
             .collect(),
     }

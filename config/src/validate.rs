@@ -594,6 +594,7 @@ fn bgp(bgp: raw::Bgp) -> Bgp {
         nodes: peer.nodes.0,
         import: peer.import,
         export: peer.export,
+        graceful_shutdown: peer.graceful_shutdown,
     };
     Bgp {
         asn: bgp.asn,

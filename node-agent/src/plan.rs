@@ -79,6 +79,8 @@ pub struct World<'a> {
     /// The agent has started not long ago: a pair that is native in the kernel stays native until its session
     /// has delivered or has shown that it does not.
     pub holding: bool,
+    /// This node is to be emptied: speakers outside of the cluster are told, where they are configured so.
+    pub cordoned: bool,
 }
 
 /// What one plan leaves to the next.

@@ -34,6 +34,20 @@ pub fn own_attributes(asn: Asn, external: bool) -> Attributes {
     }
 }
 
+/// The same for a speaker that is about to go: with GRACEFUL_SHUTDOWN, and within an AS with the LOCAL_PREF that whoever
+/// knows the community gives such paths (RFC 8326 §4.1, §4.2).
+#[must_use]
+pub fn graceful_shutdown_attributes(attributes: Attributes) -> Attributes {
+    Attributes {
+        communities: vec![GRACEFUL_SHUTDOWN],
+        local_pref: attributes.local_pref.map(|_| 0),
+        ..attributes
+    }
+}
+
+/// GRACEFUL_SHUTDOWN, 65535:0 (RFC 8326 §3).
+pub const GRACEFUL_SHUTDOWN: u32 = 0xffff_0000;
+
 /// What a peer was told of a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Told {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{MessageCounters, Peer, PeerName, PeerStatus, SessionState, SpeakerConfig};
 use crate::Family;
-use crate::rib::{AdjRibOut, Neighbor, Outbound, Rib, own_attributes};
+use crate::rib::{AdjRibOut, Neighbor, Outbound, Rib, graceful_shutdown_attributes, own_attributes};
 use crate::session::{Conn, Input, Negotiated, Output, Session, SessionConfig};
 use crate::transport::{self, Connection, Event};
 use crate::wire::{Codec, DecodeError, ErrorCode, Message, Notification, Update};
@@ -446,10 +446,11 @@ fn neighbor(config: &SpeakerConfig, peer: &Peer) -> Neighbor {
 }
 
 fn outbound(config: &SpeakerConfig, peer: &Peer) -> Outbound {
+    let own = own_attributes(config.asn, peer.asn != config.asn);
     Outbound {
         next_hops: peer.next_hops.clone(),
         export: peer.export.clone(),
-        attributes: Arc::new(own_attributes(config.asn, peer.asn != config.asn)),
+        attributes: Arc::new(if peer.graceful_shutdown { graceful_shutdown_attributes(own) } else { own }),
     }
 }
 

@@ -75,6 +75,7 @@ impl Pair {
                 rules: vec![rule("10.66.0.0/16", 24, THEIRS[0]), rule("fd66::/16", 64, THEIRS[1])],
             },
             export: Export::All,
+            graceful_shutdown: false,
             max_prefixes: 100,
         }
     }

@@ -53,6 +53,7 @@ pub(crate) fn peer(local: Ipv4Addr, remote: Ipv4Addr, role: Role) -> Peer {
         next_hops: [(Family::Ipv4, v4_of(local)), (Family::Ipv6, v6_of(local))].into(),
         import: everything([v4_of(remote), v6_of(remote)]),
         export: Export::All,
+        graceful_shutdown: false,
         max_prefixes: 1000,
     }
 }

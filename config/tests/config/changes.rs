@@ -95,6 +95,7 @@ const CHANGES: &[(&str, &str, &str, &str, Expected)] = &[
     ("bgp.peers[].nodes", "bgp.peers", "asn: 65000", "asn: 65000, nodes: { rack: a }", Live),
     ("bgp.peers[].import", "bgp.peers", "asn: 65000", "asn: 65000, import: [0.0.0.0/0]", Live),
     ("bgp.peers[].export", "bgp.peers", "asn: 65000", "asn: 65000, export: []", Live),
+    ("bgp.peers[].gracefulShutdown", "bgp.peers", "asn: 65000", "asn: 65000, gracefulShutdown: true", Live),
     ("vxlan.vni", "vxlan.vni", "", "vxlan: { vni: 1 }", Restart),
     ("vxlan.port", "vxlan.port", "", "vxlan: { port: 8472 }", Restart),
     ("brake.share", "brake.share", "", "brake: { share: 30% }", Live),

@@ -90,12 +90,13 @@ fn bgp() -> impl Strategy<Value = Bgp> {
         labels(),
         vec(Just("0.0.0.0/0".parse().unwrap()), 0..2),
         option::of(vec(Just("0.0.0.0/0".parse().unwrap()), 0..2)),
+        proptest::bool::ANY,
     );
     let peers = vec(peer, 0..4).prop_map(|peers| {
         let mut peers: Vec<BgpPeer> = peers
             .into_iter()
             .enumerate()
-            .map(|(n, (address, asn, port, nodes, import, export))| BgpPeer {
+            .map(|(n, (address, asn, port, nodes, import, export, graceful_shutdown))| BgpPeer {
                 name: format!("p{n}"),
                 address,
                 asn,
@@ -103,6 +104,7 @@ fn bgp() -> impl Strategy<Value = Bgp> {
                 nodes,
                 import,
                 export,
+                graceful_shutdown,
             })
             .collect();
         peers.sort_by_key(|peer| peer.address);

@@ -167,6 +167,7 @@ impl Agent {
             judged: &self.state.judged,
             now,
             holding,
+            cordoned: self.facts.as_ref().is_some_and(|facts| facts.borrow().cordoned),
         };
         let plan = planned::plan(&mut self.state.planned, &world, shared);
         self.state.sessions = sessions;

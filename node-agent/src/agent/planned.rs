@@ -36,6 +36,7 @@ pub(super) struct Planned {
     ip_tunnels: BTreeSet<IpTunnel>,
     observed: Observed,
     holding: bool,
+    cordoned: bool,
 }
 
 /// The plan for a world: the one before if it still is.
@@ -64,6 +65,7 @@ pub(super) fn plan(before: &mut Option<Planned>, world: &World<'_>, shared: Shar
         ip_tunnels: world.ip_tunnels.clone(),
         observed,
         holding: world.holding,
+        cordoned: world.cordoned,
     });
     plan
 }
@@ -78,7 +80,7 @@ impl Planned {
         Arc::ptr_eq(&old.config, &new.config)
             && Arc::ptr_eq(&old.snapshot, &new.snapshot)
             && (Arc::ptr_eq(&old.learned, &new.learned) || old.learned == new.learned)
-            && self.holding == holding
+            && (self.holding, self.cordoned) == (holding, world.cordoned)
             && (self.own == *own
                 && self.held == held
                 && self.local == *local

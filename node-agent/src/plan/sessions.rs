@@ -79,6 +79,8 @@ fn node_peer(
         next_hops: next_hops(world, families),
         import: ImportFilter { rules },
         export: Export::All,
+        // The pair's path does not follow from what a session prefers.
+        graceful_shutdown: false,
         max_prefixes: usize::try_from(world.config.bgp.max_prefixes).unwrap_or(usize::MAX),
     })
 }
@@ -151,6 +153,7 @@ fn outside_peers(
                 families: negotiate,
                 import: ImportFilter { rules },
                 export: wanted.export.clone().map_or(Export::All, Export::Within),
+                graceful_shutdown: wanted.graceful_shutdown && world.cordoned,
                 max_prefixes: usize::try_from(world.config.bgp.max_prefixes).unwrap_or(usize::MAX),
             },
         );

@@ -94,6 +94,7 @@ pub(crate) struct Scene {
     pub memory: Memory,
     pub judged: Arc<Judged>,
     pub holding: bool,
+    pub cordoned: bool,
     pub now: Instant,
     held: Vec<Block>,
 }
@@ -113,6 +114,7 @@ impl Scene {
             memory: Memory::new(),
             judged: Arc::default(),
             holding: false,
+            cordoned: false,
             now: Instant::now(),
             held: Vec::new(),
         };
@@ -219,6 +221,7 @@ impl Scene {
             judged: &self.judged,
             now: self.now,
             holding: self.holding,
+            cordoned: self.cordoned,
         })
     }
 

@@ -69,6 +69,37 @@ fn own_attributes_of_each_kind_of_session() {
     let external = own_attributes(OUR_ASN, true);
     assert_eq!(external.as_path, [AsSegment::Sequence(vec![OUR_ASN])]);
     assert_eq!(external.local_pref, None);
+
+    // RFC 8326: what is about to go says so, and is the last choice within the AS.
+    let leaving = graceful_shutdown_attributes(internal);
+    assert_eq!((leaving.local_pref, leaving.communities.as_slice()), (Some(0), &[0xffff_0000][..]));
+    let leaving = graceful_shutdown_attributes(external.clone());
+    assert_eq!(leaving, Attributes { communities: vec![GRACEFUL_SHUTDOWN], ..external });
+}
+
+#[test]
+fn who_is_about_to_go_tells_everything_anew_without_a_withdrawal() {
+    let outbound = |attributes| Outbound {
+        next_hops: [(Family::Ipv4, "192.0.2.1".parse().unwrap())].into(),
+        export: Export::All,
+        attributes: Arc::new(attributes),
+    };
+    let stays = own_attributes(OUR_ASN, true);
+    let mut out = AdjRibOut::new(outbound(stays.clone()));
+    out.set_prefixes(prefixes(&["10.0.1.0/24"]));
+    out.session_up(BTreeSet::from([Family::Ipv4]));
+    let told = out.poll();
+    for (attributes, what) in
+        [(graceful_shutdown_attributes(stays.clone()), "goes"), (stays, "stays after all")]
+    {
+        out.set_outbound(outbound(attributes.clone()));
+        let updates = out.poll();
+        assert_eq!(updates.len(), 1, "{what}");
+        assert!(updates[0].withdrawn.is_empty(), "{what}");
+        assert_eq!(updates[0].reach, told[0].reach, "{what}");
+        assert_eq!(updates[0].attributes.as_deref(), Some(&attributes), "{what}");
+        assert!(out.poll().is_empty(), "{what}: told once");
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -89,7 +89,7 @@ fn interface(addresses: &[&str]) -> Interface {
 #[test]
 fn what_a_plan_follows_from_makes_a_new_one() {
     type Change = fn(&mut Scene);
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 13] = [
         ("the configuration", |scene| scene.config.kernel.route_metric = 99),
         ("a peer comes", |scene| scene.add("n4 198.51.100.4/24 10.244.4.0/24")),
         ("a peer goes", |scene| {
@@ -104,6 +104,7 @@ fn what_a_plan_follows_from_makes_a_new_one() {
             scene.ip_tunnels.insert(IpTunnel::Ipip);
         }),
         ("a start", |scene| scene.holding = true),
+        ("a cordon", |scene| scene.cordoned = true),
         ("rp_filter", |scene| scene.observed.rp_filter_all = 1),
         ("forwarding", |scene| scene.observed.forwarding = Forwarding { ipv4: Some(true), ipv6: None }),
         ("a nexthop id is taken", |scene| {

@@ -78,6 +78,7 @@ async fn each_live_key_takes_effect() {
         nodes: [].into(),
         import: Vec::new(),
         export: None,
+        graceful_shutdown: false,
     };
     node.reconfigure(|config| config.bgp.peers.push(tor));
     node.until("bgp.peers", |published| published.neighbors.iter().any(|peer| peer.kind == "external")).await;

@@ -14,6 +14,7 @@ fn outside(import: &[&str]) -> BgpPeer {
         nodes: BTreeMap::new(),
         import: import.iter().map(|prefix| prefix.parse().unwrap()).collect(),
         export: None,
+        graceful_shutdown: false,
     }
 }
 
@@ -129,6 +130,25 @@ fn pools_that_hold_no_pods_are_no_exception_of_the_masquerade() {
     scene.claim("172.20.7.0/24".parse().unwrap(), &name("n2"));
     let table = text(&mut scene);
     assert!(table.contains("172.20.0.0/16"), "{table}");
+}
+
+#[test]
+fn a_cordoned_node_says_so_to_the_speakers_that_are_to_know() {
+    let mut scene = Scene::new("n1 192.0.2.1/24 10.244.1.0/24", &["n2 192.0.2.2/24 10.244.2.0/24"]);
+    let told = BgpPeer { graceful_shutdown: true, ..outside(&[]) };
+    let other = BgpPeer { name: "other".to_owned(), address: "192.0.2.253".parse().unwrap(), ..outside(&[]) };
+    scene.config.bgp.peers = vec![told, other];
+    let peers = |scene: &Scene| -> Vec<(String, bool)> {
+        let plan = scene.plan();
+        plan.peers.iter().map(|(name, peer)| (name.clone(), peer.graceful_shutdown)).collect()
+    };
+    let all =
+        |tor| [("n2", false), ("other", false), ("tor", tor)].map(|(name, marked)| (name.to_owned(), marked));
+    assert_eq!(peers(&scene), all(false));
+    scene.cordoned = true;
+    assert_eq!(peers(&scene), all(true));
+    scene.cordoned = false;
+    assert_eq!(peers(&scene), all(false));
 }
 
 #[test]
