@@ -113,7 +113,7 @@ impl Agent {
         }
         let Some(snapshot) = snapshot else { return Ok(outcome.not_ready("store")) };
         self.state.revision = snapshot.revision;
-        if !blocks::stands(&own, &snapshot) {
+        if !blocks::stands(&own, &self.runs.ids, &snapshot) {
             outcome = outcome.not_ready("record");
         }
         let Some(blocks) = self.blocks.borrow_and_update().clone() else {

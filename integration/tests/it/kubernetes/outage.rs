@@ -45,11 +45,10 @@ pub(crate) fn the_api_server_away(cluster: &mut Kubernetes) {
         .unwrap();
     }
     for node in cluster.nodes() {
-        // One that was started meanwhile can't publish its record, and says that it is not ready.
-        let went_on = killed.iter().all(|(killed, _)| *killed != node);
-        eventually("the agent to say that its store is away", LIMIT, || {
+        // Also those that were started meanwhile: readiness is about the node.
+        eventually("the agent to say that it is ready and its store away", LIMIT, || {
             let status = agents::ask(cluster, &node, &["status"])?;
-            if (status["ready"] == true || !went_on)
+            if status["ready"] == true
                 && agents::conditions(&status).iter().any(|kind| kind == "StoreUnavailable")
             {
                 return Ok(());

@@ -109,6 +109,41 @@ async fn the_time_for_sessions_begins_with_the_first_snapshot() {
     cluster.path("n1", "n2", "vxlan", "bgp-waiting").await;
 }
 
+/// What the store says is remembered, and nothing can be written: readiness is about this node.
+#[tokio::test]
+async fn an_agent_that_starts_while_its_store_is_away_is_ready_by_the_record_of_its_last_run() {
+    let mut cluster = Cluster::of(&[N1, N3]).await;
+    let away = |node: &super::harness::Node| {
+        node.store.set_health(Err("the server does not answer".to_owned()));
+        node.store.fail_next(u32::MAX);
+    };
+    cluster.node("n1").kernel.clear_events();
+    let before = cluster.node("n1").kernel.state();
+    cluster.stop("n1").await;
+    away(cluster.node("n1"));
+    cluster.start("n1");
+    let node = cluster.node("n1");
+    node.until("ready without its store", |published| {
+        let conditions = &published.status.conditions;
+        published.status.ready && conditions.iter().any(|condition| condition.kind == "StoreUnavailable")
+    })
+    .await;
+    node.until_condition("RecordNotPublished").await;
+    node.passes().await;
+    assert!(node.published().status.ready);
+    assert_eq!(node.kernel.state(), before);
+
+    // One whose record says something else is not: the others send to an address that it has not any more.
+    cluster.stop("n1").await;
+    cluster.node("n1").kernel.set_addresses("eth0", &["192.0.2.77/24"]);
+    cluster.start("n1");
+    let node = cluster.node("n1");
+    node.until("not ready", |published| published.status.not_ready_reasons == ["record"]).await;
+    node.store.fail_next(0);
+    node.store.set_health(Ok(()));
+    node.until("ready", |published| published.status.ready).await;
+}
+
 #[tokio::test]
 async fn an_agent_whose_speaker_dies_ends_to_be_started_again() {
     let mut cluster = Cluster::of(&[N1, N2]).await;
