@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -59,6 +60,8 @@ pub struct KubernetesOptions {
     pub context: Option<String>,
     /// Where the Leases are; `None`: the namespace of the pod or of the context.
     pub namespace: Option<String>,
+    /// A server that writes nothing for so long is gone. Longer than a minute: a watch gets a bookmark so often.
+    pub silence: Duration,
     /// The API group of the resources. It is always [`GROUP`], but for tests that share a server.
     pub group: String,
     /// What is the same for every store on a server. The Node object of its node owns what the agent makes; without a node
@@ -72,6 +75,7 @@ impl Default for KubernetesOptions {
             kubeconfig: None,
             context: None,
             namespace: None,
+            silence: Duration::from_secs(90),
             group: GROUP.to_owned(),
             remote: RemoteOptions::default(),
         }

@@ -13,9 +13,6 @@ use crate::telemetry::chain;
 /// A connection stands within this time.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// A server that writes nothing for so long is gone: a watch gets a bookmark every minute.
-const READ_WITHIN: Duration = Duration::from_secs(90);
-
 /// What we write is small.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -27,8 +24,12 @@ impl Kubernetes {
         }
         let mut config = self.config().await?;
         config.connect_timeout = Some(CONNECT_WITHIN);
-        config.read_timeout = Some(READ_WITHIN);
+        config.read_timeout = Some(self.options.silence);
         config.write_timeout = Some(WRITE_WITHIN);
+        // Who asks tries again itself, ever more slowly and at random times, and says meanwhile what is wrong. The client would
+        // ask a server that has too much to do fifteen times more, from after 5 ms on, or wait for as long as that server likes
+        // (`Retry-After`).
+        config.default_retry = false;
         let namespace = self.options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| {
             Failure::server(format!("the Kubernetes API can't be used: {}", chain(&error)))

@@ -3,6 +3,10 @@
 //! The list comes as the beginning of the watch where the server can do that, else in pages. A watch that ends is begun
 //! again where it was; one whose place is not remembered any more (410) is begun with a new list. Bookmarks keep the place
 //! fresh while nothing happens, and show that the server lives.
+//!
+//! A server whose database was lost, or restored from a backup, may not have come as far as the place. It would take the
+//! watch all the same, and tell nothing until it has passed that place: what was written meanwhile would never be heard of. So
+//! after a watch that has ended before its time the server is asked how far it has come.
 
 use std::pin::pin;
 use std::sync::{MutexGuard, PoisonError};
@@ -10,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use kube::Api;
-use kube::api::{DynamicObject, ListParams, WatchEvent, WatchParams};
+use kube::api::{DynamicObject, ListParams, VersionMatch, WatchEvent, WatchParams};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -36,6 +40,8 @@ const LIST_ENDS: &str = "k8s.io/initial-events-end";
 pub(super) struct Position {
     /// Every event up to this one was told; `None`: a list is needed.
     version: Option<String>,
+    /// The last watch has ended before its time: the server may have another database by now.
+    doubted: bool,
     /// The server does not send the list with the watch.
     pages: bool,
 }
@@ -58,7 +64,11 @@ impl Kubernetes {
     pub(super) async fn follow_kind(&self, kind: Kind, events: &mpsc::Sender<Event>) -> Failure {
         loop {
             let began = Instant::now();
-            if let Err(failure) = self.watch(kind, events).await {
+            let watched = self.watch(kind, events).await;
+            if began.elapsed() < Duration::from_secs(WATCH_SECONDS.start.into()) {
+                self.position(kind).doubted = true;
+            }
+            if let Err(failure) = watched {
                 return failure;
             }
             if began.elapsed() < TOO_SHORT {
@@ -70,6 +80,7 @@ impl Kubernetes {
     /// One watch, with a list before it if need be. `Ok`: it ended as watches do.
     async fn watch(&self, kind: Kind, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
         let api = self.api(kind).await?;
+        self.check_place(kind, &api).await?;
         let (needs_list, pages) = {
             let position = self.position(kind);
             (position.version.is_none(), position.pages)
@@ -86,10 +97,9 @@ impl Kubernetes {
         let version = self.position(kind).version.clone().unwrap_or_else(|| "0".to_owned());
         // An empty version: no older list than what the server has now.
         let version = if streams_list { String::new() } else { version };
-        let opening = tokio::time::timeout(ANSWERS_WITHIN, api.watch(&params, &version)).await;
-        let stream = match opening {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) if streams_list && refuses_streaming(&error) => {
+        let stream = match answered(api.watch(&params, &version)).await? {
+            Ok(stream) => stream,
+            Err(error) if streams_list && refuses_streaming(&error) => {
                 tracing::debug!(
                     resource = objects::names(kind).plural,
                     "the server sends no list with a watch; it is read in pages"
@@ -97,12 +107,7 @@ impl Kubernetes {
                 self.position(kind).pages = true;
                 return Ok(());
             }
-            Ok(Err(error)) => return Err(self.lost(kind, &error)),
-            Err(_) => {
-                return Err(Failure::server(format!(
-                    "the Kubernetes API server did not answer within {ANSWERS_WITHIN:?}: is it overloaded or cut off?"
-                )));
-            }
+            Err(error) => return Err(self.lost(kind, &error)),
         };
         let mut stream = pin!(stream);
         let mut listing = streams_list.then(Vec::new);
@@ -157,6 +162,29 @@ impl Kubernetes {
         Ok(())
     }
 
+    /// Forgets a place that the server has not come to.
+    async fn check_place(&self, kind: Kind, api: &Api<DynamicObject>) -> Result<(), Failure> {
+        let version = {
+            let position = self.position(kind);
+            position.version.clone().filter(|_| position.doubted)
+        };
+        if let Some(version) = version {
+            let page = ListParams::default().limit(1).at(&version).matching(VersionMatch::NotOlderThan);
+            if let Err(error) = answered(api.list(&page)).await? {
+                let failure = self.lost(kind, &error);
+                if self.position(kind).version.is_some() {
+                    return Err(failure);
+                }
+                tracing::warn!(
+                    resource = objects::names(kind).plural,
+                    "the API server has not come as far as it was: everything is listed anew"
+                );
+            }
+        }
+        self.position(kind).doubted = false;
+        Ok(())
+    }
+
     async fn list_pages(
         &self,
         kind: Kind,
@@ -165,14 +193,7 @@ impl Kubernetes {
     ) -> Result<(), Failure> {
         let (mut records, mut page) = (Vec::new(), ListParams::default().limit(PAGE));
         loop {
-            let list = match tokio::time::timeout(ANSWERS_WITHIN, api.list(&page)).await {
-                Ok(list) => list.map_err(|error| self.lost(kind, &error))?,
-                Err(_) => {
-                    return Err(Failure::server(format!(
-                        "the Kubernetes API server did not answer within {ANSWERS_WITHIN:?}: is it overloaded or cut off?"
-                    )));
-                }
-            };
+            let list = answered(api.list(&page)).await?.map_err(|error| self.lost(kind, &error))?;
             records.extend(list.items.iter().filter_map(|object| self.seen(kind, object)));
             match list.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => page = ListParams::default().limit(PAGE).continue_token(&token),
@@ -214,6 +235,17 @@ impl Kubernetes {
     fn gone(&self, key: &Key) {
         self.ours().remove(key);
     }
+}
+
+/// What the server answers, if it begins to in time.
+pub(super) async fn answered<T>(
+    asked: impl Future<Output = Result<T, kube::Error>> + Send,
+) -> Result<Result<T, kube::Error>, Failure> {
+    tokio::time::timeout(ANSWERS_WITHIN, asked).await.map_err(|_| {
+        Failure::server(format!(
+            "the Kubernetes API server did not answer within {ANSWERS_WITHIN:?}: is it overloaded or cut off?"
+        ))
+    })
 }
 
 /// A server that does not know the parameter, or may not use it.

@@ -15,7 +15,7 @@ use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, Watc
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::follow::tell;
+use super::follow::{answered, tell};
 use super::network_condition::{self, Shown};
 use super::{Kubernetes, failure, objects};
 use crate::node::{Block, NodeName};
@@ -192,12 +192,13 @@ impl Kubernetes {
         let api = self.nodes().await?;
         let field = format!("metadata.name={name}");
         let failed = |error: &kube::Error| self.failed("watch this Node", error);
-        let list = api.list(&ListParams::default().fields(&field)).await.map_err(|error| failed(&error))?;
+        let page = ListParams::default().fields(&field);
+        let list = answered(api.list(&page)).await?.map_err(|error| failed(&error))?;
         self.own.learn(list.items.first());
         tell(events, Event::Well).await?;
         let version = list.metadata.resource_version.unwrap_or_default();
         let params = WatchParams::default().fields(&field).timeout(fastrand::u32(WATCH_SECONDS));
-        let stream = api.watch(&params, &version).await.map_err(|error| failed(&error))?;
+        let stream = answered(api.watch(&params, &version)).await?.map_err(|error| failed(&error))?;
         let mut stream = pin!(stream);
         while let Some(event) = stream.next().await {
             match event.map_err(|error| failed(&error))? {

@@ -104,6 +104,7 @@ pub(crate) async fn options_of_its_own() -> KubernetesOptions {
 
 mod announce;
 mod node;
+mod place;
 mod policy;
 mod race;
 mod rights;
