@@ -103,6 +103,7 @@ pub(crate) async fn options_of_its_own() -> KubernetesOptions {
 }
 
 mod announce;
+mod faults;
 mod node;
 mod place;
 mod policy;
