@@ -4,6 +4,7 @@
 mod fixtures;
 
 mod agent;
+mod chart;
 mod commands;
 mod conditions;
 mod doctor;
