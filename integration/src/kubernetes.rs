@@ -248,6 +248,12 @@ pub fn manifest() -> Result<String, KubernetesError> {
     Ok(text.replace(POOL, &format!("{POOL}{MORE_POOLS}")))
 }
 
+/// A program that was built for a cluster, without one.
+pub fn program(name: &str) -> Result<PathBuf, KubernetesError> {
+    let path = Programs::built()?.program(name);
+    if path.exists() { Ok(path) } else { Err(KubernetesError::NotBuilt { path, target: "kubernetes" }) }
+}
+
 /// Name of the control groups of a lab's machines in every hierarchy. They are the one thing that does not go with the lab.
 fn control_group(folder: &Path) -> String {
     format!("pairway-{}", folder.file_name().unwrap_or_default().to_string_lossy())

@@ -5,6 +5,7 @@
 
 mod access;
 mod agents;
+mod chart;
 mod image;
 mod outage;
 mod paths;
