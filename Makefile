@@ -8,8 +8,9 @@ LAB := target/debug/lab
 TOPOLOGY ?= four-nodes
 NODE ?= n1
 ROWS ?=
+ARCHITECTURES ?=
 
-.PHONY: help demo test test-core e2e kubernetes bench lab lab-shell lab-down cluster cluster-shell cluster-down build image lab-cluster-image lab-image check lint fmt deny doc schema setup
+.PHONY: help demo test test-core e2e kubernetes bench lab lab-shell lab-down cluster cluster-shell cluster-down build image release lab-cluster-image lab-image check lint fmt deny doc schema setup
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -30,7 +31,7 @@ bench: setup ## speed beside the kernel's limit and others, half an hour: make b
 e2e: setup kubernetes lab-cluster-image ## the tests of a whole Kubernetes cluster alone
 	@integration/test.sh --test it -- --include-ignored kubernetes::
 
-kubernetes: ## etcd and Kubernetes for the tests, built from their Go modules if they are missing
+kubernetes: ## etcd, Kubernetes and Helm for the tests, built from their Go modules if they are missing
 	@integration/setup.sh containerd runc containernetworking-plugins busybox-static conntrack iptables curl
 	@integration/kubernetes/programs.sh
 	@integration/kubernetes/images.sh
@@ -60,9 +61,14 @@ image: setup ## target/pairway.tar, the agent's image for `ctr images import`
 	@integration/setup.sh ca-certificates jq git
 	@integration/image.sh target/pairway.tar
 
-lab-cluster-image: setup ## the same with the profile of the tests, for the cluster in the lab
+lab-cluster-image: setup ## the same with the profile of the tests and of the build after it, for the cluster in the lab
 	@integration/setup.sh ca-certificates jq git
 	@integration/image.sh target/debug/pairway.tar "" dev
+	@integration/image.sh target/debug/pairway-next.tar "" dev pairway-next
+
+release: setup ## target/pairway-VERSION.tar for sites without a network: make release ARCHITECTURES="amd64 arm64"
+	@integration/setup.sh ca-certificates jq git
+	@integration/release.sh target $(ARCHITECTURES)
 
 lab-image: build ## target/pairway-lab.tar for containerlab
 	@integration/setup.sh mmdebstrap

@@ -23,7 +23,7 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads > 4 ? threads : 4))}
 leave_out=()
 if [ -n "${CORE:-}" ]; then
   leave_out=(--skip store::tests::of_etcd:: --skip store::tests::of_kubernetes::
-    --skip store::etcd::tests:: --skip store::kubernetes::tests:: --skip kubernetes::chart::)
+    --skip store::etcd::tests:: --skip store::kubernetes::tests:: --skip kubernetes::chart:: --skip kubernetes::release::)
 fi
 
 # Builds the agent and the lab too: tests start them as programs of their own.

@@ -11,6 +11,7 @@ mod outage;
 mod paths;
 mod pods;
 mod privileges;
+mod release;
 mod removal;
 mod rollout;
 
