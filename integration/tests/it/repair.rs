@@ -1,16 +1,22 @@
 //! What somebody else does to our objects is repaired, and what is not ours is never touched.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use integration::cluster::{CONFIG, Cluster};
+use integration::cluster::{CONFIG, Cluster, STORE};
 use integration::eventually::{eventually, timed};
 use nix::sys::signal::Signal;
 
-use crate::support::{SETTLE, kernel, pods, prove, prove_except, settled, uninstall};
+use crate::support::{AtEnd, SETTLE, kernel, pods, prove, prove_except, settled, uninstall};
 
 /// A deleted object is back within this time.
 const REPAIR: Duration = Duration::from_secs(3);
+
+/// Between two changes of a record that changes all the time.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 #[test]
 fn what_is_deleted_comes_back() {
@@ -54,6 +60,143 @@ fn what_is_deleted_comes_back() {
     let status = cluster.status("n1").unwrap();
     let tunnel: std::net::IpAddr = status.tunnel_addresses["ipv6"].parse().unwrap();
     prove_except(&cluster, &nodes, |proof| proof.answer.target == tunnel && proof.answer.protocol == "tcp");
+}
+
+/// A node whose record changes all the time: its addresses, and what of a kernel's lines is about it.
+struct Restless {
+    store: PathBuf,
+    record: String,
+    changes: u64,
+}
+
+impl Restless {
+    const BLOCK: &str = "10.244.77.0/24";
+    const BLOCK6: &str = "fd10:244:0:77::/64";
+
+    /// In the other subnet than `n1`, beside `n3`, whose record it is but for name and addresses.
+    fn new(cluster: &Cluster) -> Self {
+        let store = cluster.lab().bind_folder(STORE);
+        let record = fs::read_to_string(store.join("nodes/n3.json")).unwrap();
+        let record = record.replace("\"n3\"", "\"restless\"").replace("2001:db8:b::3/", "2001:db8:b::77/");
+        assert!(record.contains("198.51.100.3/"), "{record}");
+        let claims = fs::read_dir(store.join("claims")).unwrap();
+        let example = fs::read_to_string(claims.flatten().next().unwrap().path()).unwrap();
+        let mut example: serde_json::Value = serde_json::from_str(&example).unwrap();
+        for (block, name) in [(Self::BLOCK, "10-244-77-0-24"), (Self::BLOCK6, "fd10-244-0-77---64")] {
+            example["block"] = block.into();
+            example["holder"] = "restless".into();
+            fs::write(store.join(format!("claims/{name}.json")), example.to_string()).unwrap();
+        }
+        Self { store, record, changes: 0 }
+    }
+
+    /// Its address in the underlay after so many changes.
+    fn address(changes: u64) -> String {
+        format!("198.51.100.{}", 50 + changes % 20)
+    }
+
+    fn change(&mut self) {
+        self.changes += 1;
+        let record = self.record.replace("198.51.100.3/", &format!("{}/", Self::address(self.changes)));
+        // At once, as agents write.
+        let new = self.store.join(".restless");
+        fs::write(&new, record).unwrap();
+        fs::rename(new, self.store.join("nodes/restless.json")).unwrap();
+    }
+
+    fn is_of(line: &str) -> bool {
+        let block = Self::BLOCK.trim_end_matches("0/24");
+        let block6 = Self::BLOCK6.trim_end_matches("::/64");
+        // Sets of known nodes are one line, with all of them.
+        line.contains(block)
+            || line.contains(block6)
+            || line.contains("2001:db8:b::77")
+            || (0..20).any(|changes| line.contains(&Self::address(changes)))
+    }
+}
+
+/// Where one pass follows the other because records change all the time, the next goes by what the last has left. What
+/// others do meanwhile is repaired all the same.
+#[test]
+fn what_is_deleted_comes_back_while_a_record_changes_all_the_time() {
+    let (cluster, _, _) = settled("four-nodes", CONFIG);
+    let without: BTreeSet<String> = kernel(&cluster, "n1");
+    let mut restless = Restless::new(&cluster);
+    restless.change();
+    let lines =
+        || kernel(&cluster, "n1").into_iter().filter(|line| !Restless::is_of(line)).collect::<BTreeSet<_>>();
+    let leads_to = |address: &str| {
+        let dst = format!("dst {address} ");
+        kernel(&cluster, "n1")
+            .iter()
+            .any(|line| line.starts_with("fdb ") && format!("{line} ").contains(&dst))
+    };
+    eventually("the restless node to be a peer", SETTLE, || {
+        if leads_to(&Restless::address(1)) { Ok(()) } else { Err(String::new()) }
+    })
+    .unwrap();
+    let before = lines();
+    let of = |word: &str| {
+        let found = before.iter().find(|line| line.contains(word));
+        found
+            .unwrap_or_else(|| panic!("no {word} in {before:#?}"))
+            .split(' ')
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let native = cluster.pair("n1", "n2", "ipv4").unwrap().blocks[0].clone();
+    let tunnelled6 = cluster.pair("n1", "n3", "ipv6").unwrap().blocks[0].clone();
+    let (fdb, neighbor, nexthop) = (of("dst 198.51.100.3"), of("lladdr"), of("via 10.244."));
+    let damages = [
+        (format!("ip route del {native}"), "route"),
+        (format!("ip -6 route del {tunnelled6}"), "route"),
+        (format!("ip route replace {native} via 192.0.2.254 dev eth1 metric 1120 proto 112"), "route"),
+        (format!("bridge fdb del {} dev pairway-vx4", fdb[2]), "fdb"),
+        (format!("bridge fdb replace {} dev pairway-vx4 dst 192.0.2.77 self permanent", fdb[2]), "fdb"),
+        (format!("ip neigh del {} dev pairway-vx4", neighbor[2]), "neighbor"),
+        (format!("ip nexthop del id {}", nexthop[2]), "nexthop"),
+        (format!("ip nexthop replace id {} via 192.0.2.66 dev eth1 proto 112", nexthop[2]), "nexthop"),
+        ("ip link set pairway-vx4 mtu 1300".to_owned(), "link"),
+        ("ip link del pairway-vx4".to_owned(), "link"),
+        ("nft delete table inet pairway".to_owned(), "firewall"),
+    ];
+    let done = AtomicBool::new(false);
+    // Where the entry of the restless node leads.
+    let led =
+        || kernel(&cluster, "n1").into_iter().find(|line| line.starts_with("fdb ") && Restless::is_of(line));
+    let mut restless = std::thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                restless.change();
+                std::thread::sleep(BETWEEN);
+            }
+            restless
+        });
+        let _at_end = AtEnd(&done);
+        for (damage, kind) in &damages {
+            let before_it = led();
+            repaired_beside(&cluster, "n1", &before, damage, kind, Restless::is_of);
+            eventually("a change of the record", SETTLE, || {
+                if led() == before_it { Err(format!("still {before_it:?}")) } else { Ok(()) }
+            })
+            .unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        churn.join().unwrap()
+    });
+    // The last change is there as well.
+    restless.change();
+    let last = Restless::address(restless.changes);
+    eventually("the last change", SETTLE, || if leads_to(&last) { Ok(()) } else { Err(last.clone()) })
+        .unwrap();
+    // Nothing is left of it when it has gone.
+    let program = cluster.programs().pairway.to_string_lossy();
+    cluster.node("n1").run(&[&program, "node", "delete", "restless", "--force"]).unwrap();
+    eventually("the restless node to be gone", SETTLE, || {
+        let now = kernel(&cluster, "n1");
+        if now == without { Ok(()) } else { Err(format!("{:#?}", now.symmetric_difference(&without))) }
+    })
+    .unwrap();
 }
 
 /// What is changed comes back as well: what stands on objects of ours, and each attribute of a device that we set. The
@@ -176,6 +319,18 @@ fn settings(cluster: &Cluster, node: &str) -> String {
 
 /// Does a damage, which must show, and waits until it is repaired and counted under this kind.
 fn repaired(cluster: &Cluster, node: &str, before: &BTreeSet<String>, damage: &str, kind: &str) {
+    repaired_beside(cluster, node, before, damage, kind, |_| false);
+}
+
+/// The same beside lines of the kernel that come and go meanwhile.
+fn repaired_beside(
+    cluster: &Cluster,
+    node: &str,
+    before: &BTreeSet<String>,
+    damage: &str,
+    kind: &str,
+    changes: impl Fn(&str) -> bool,
+) {
     let set = settings(cluster, node);
     let counted = repairs(cluster, node, kind);
     let ((), took) = timed(|| {
@@ -190,7 +345,7 @@ fn repaired(cluster: &Cluster, node: &str, before: &BTreeSet<String>, damage: &s
             let now = kernel(cluster, node);
             let set_now = settings(cluster, node);
             let missing: Vec<&String> = before.difference(&now).collect();
-            let new: Vec<&String> = now.difference(before).collect();
+            let new: Vec<&String> = now.difference(before).filter(|line| !changes(line)).collect();
             if missing.is_empty() && new.is_empty() && set_now == set {
                 return Ok(());
             }

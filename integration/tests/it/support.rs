@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use integration::cluster::{CONFIG, Cluster, Pod, Programs};
@@ -170,4 +171,13 @@ pub(crate) fn uninstall(cluster: &Cluster, node: &str) {
     let (program, config) = (cluster.programs().pairway.to_string_lossy(), cluster.config_path(node));
     let config = config.to_string_lossy();
     cluster.node(node).run(&[&program, "uninstall", "--config", &config]).unwrap();
+}
+
+/// Says that it is over when this is dropped.
+pub(crate) struct AtEnd<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -1,6 +1,7 @@
 //! What of ours somebody else has undone: counted, said, and backed off from where it happens again and again.
 //!
-//! A change is a repair if its object was wanted before as it is wanted now, and stood so after the last pass. What
+//! A change is a repair if its object was wanted before as it is wanted now, stood so after the last pass, and was found
+//! otherwise. What
 //! goes with a device that we have changed ourselves is none. An object that is undone [`MANY`] times within
 //! [`WITHIN`], a [`BURST`] counted once, has an opponent: from then on it alone is put back ever more seldom, down to once per audit, and the
 //! rest goes on. Pure; objects that stand on one that is left alone are left alone with it.
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use vxlan::firewall::Table;
 use vxlan::{
     Address, Change, FdbKey, LinkName, NeighborKey, NexthopId, Observed, Report, RouteKey, RouteTarget, Rule,
     State,
@@ -79,6 +81,20 @@ impl Object {
             Self::Route(key) => one.routes.get(key) == other.routes.get(key),
             Self::Rule(rule) => one.rules.contains(rule) == other.rules.contains(rule),
             Self::Firewall => one.firewall == other.firewall,
+        }
+    }
+
+    /// Whether two plans want the same of it. The nodes in the sets of the nftables table come and go all the time: who is
+    /// in them is no other wish.
+    fn as_wanted(&self, one: &State, other: &State) -> bool {
+        match (self, &one.firewall, &other.firewall) {
+            (Self::Firewall, Some(one), Some(other)) => {
+                let keys = |table: &Table| -> Vec<_> {
+                    table.sets.iter().map(|(name, set)| (name.clone(), set.key)).collect()
+                };
+                one.chains == other.chains && keys(one) == keys(other)
+            }
+            _ => self.same(one, other),
         }
     }
 
@@ -205,8 +221,9 @@ pub(super) struct Before<'a> {
 impl Repairs {
     /// What to ask of the kernel: what is wanted, but objects that are fought over stay as they are for now.
     pub(super) fn restrain(&self, wanted: Arc<State>, found: &State, now: Instant) -> Arc<State> {
-        let waits =
-            |(object, fight): &(&Object, &Fight)| now < fight.next() && object.same(&fight.wanted, &wanted);
+        let waits = |(object, fight): &(&Object, &Fight)| {
+            now < fight.next() && object.as_wanted(&fight.wanted, &wanted)
+        };
         let left: Vec<&Object> = self.fights.iter().filter(waits).map(|(object, _)| object).collect();
         let mut state = Arc::clone(&wanted);
         for object in left {
@@ -229,8 +246,9 @@ impl Repairs {
         let mut undone = BTreeSet::new();
         if let Some(before) = before {
             let was_undone = |object: &Object| {
-                object.same(before.wanted, wanted)
+                object.as_wanted(before.wanted, wanted)
                     && object.same(before.present, before.wanted)
+                    && !object.same(found, before.present)
                     && !object.same(found, wanted)
                     && object.link(wanted).is_none_or(|link| !self.touched.contains(link))
             };
@@ -248,8 +266,9 @@ impl Repairs {
         }
         self.count(&undone, wanted, now, audit);
         // Over when the object has stood for two audits.
-        self.fights
-            .retain(|object, fight| now < fight.next() + audit * 2 && object.same(&fight.wanted, wanted));
+        self.fights.retain(|object, fight| {
+            now < fight.next() + audit * 2 && object.as_wanted(&fight.wanted, wanted)
+        });
         self.touched = report
             .applied
             .iter()

@@ -12,6 +12,7 @@ use integration::lab::Running;
 use integration::stream::Streamed;
 
 use super::{LIMIT, agents, echo_pods, pods};
+use crate::support::AtEnd;
 
 /// Datagrams a second.
 const RATE: &str = "1000";
@@ -65,15 +66,6 @@ fn thrown_away(cluster: &Kubernetes) -> u64 {
         errors.map(|(_, value)| value.parse::<u64>().unwrap()).sum::<u64>()
     };
     cluster.nodes().iter().map(of).sum()
-}
-
-/// Says that it is over when this is dropped.
-struct AtEnd<'a>(&'a AtomicBool);
-
-impl Drop for AtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 pub(crate) fn a_rolling_restart_loses_no_packet(cluster: &mut Kubernetes) {

@@ -1,3 +1,4 @@
+use vxlan::firewall::{Set, SetKey};
 use vxlan::{
     ApplyError, Failure, Gateway, Mac, Nexthop, Route, Settings, TunnelKind, TunnelLink, Vni, Vxlan,
 };
@@ -54,12 +55,17 @@ impl Test {
     }
 
     fn pass_wanting(&mut self, millis: u64, want: &State, found: &State) -> usize {
+        self.pass_after(millis, Some(want), want, found)
+    }
+
+    /// A pass that wants something after one that wanted something else, if there was one.
+    fn pass_after(&mut self, millis: u64, wanted: Option<&State>, want: &State, found: &State) -> usize {
         let now = self.start + Duration::from_millis(millis);
         let asked = self.repairs.restrain(Arc::new(want.clone()), found, now);
         let observed = Observed { ours: found.clone(), ..Observed::default() };
         let report = Report { applied: vxlan::diff(&observed, &asked).changes, ..Report::default() };
         self.changes = report.applied.len();
-        let before = self.present.as_ref().map(|present| Before { wanted: want, present });
+        let before = wanted.zip(self.present.as_ref()).map(|(wanted, present)| Before { wanted, present });
         let repaired = self.repairs.note(before, found, want, &report, now, AUDIT).len();
         self.present = Some(State::clone(&asked));
         repaired
@@ -275,4 +281,31 @@ fn what_is_undone_in_one_burst_is_undone_once() {
         }
         assert_eq!(test.fights().len(), 1, "every 20 ms for more than a second");
     }
+}
+
+/// A table with these nodes in its set.
+fn with_nodes(nodes: impl IntoIterator<Item = u8>) -> State {
+    let elements = nodes.into_iter().map(|last| [192, 0, 2, last].into()).collect();
+    let sets = [("nodes".to_owned(), Set { key: SetKey::Ipv4, elements })].into();
+    State { firewall: Some(Table { sets, ..Table::default() }), ..wanted() }
+}
+
+/// Nodes come and go while somebody flushes the ruleset: that is a fight, and a new node alone is no repair.
+#[test]
+fn who_deletes_a_table_in_which_nodes_change_is_an_opponent() {
+    let (mut undone, mut quiet) = (Test::new(), Test::new());
+    let mut last = [None, None];
+    let mut repaired = [0, 0];
+    for round in 0..8u8 {
+        let want = with_nodes(0..=round);
+        for (turn, test) in [&mut undone, &mut quiet].into_iter().enumerate() {
+            let stood = test.present.clone().unwrap_or_default();
+            let found = if turn == 0 { State { firewall: None, ..stood } } else { stood };
+            let before = last[turn].replace(want.clone());
+            repaired[turn] += test.pass_after(u64::from(round) * 2000, before.as_ref(), &want, &found);
+        }
+    }
+    assert_eq!(undone.fights(), ["the nftables table"]);
+    assert!(repaired[0] >= MANY, "{repaired:?}");
+    assert_eq!((quiet.fights(), repaired[1]), (Vec::new(), 0));
 }
