@@ -194,6 +194,19 @@ impl Kubernetes {
         self.site.programs.agent_image()
     }
 
+    /// Loads the image of the build after this one into a node, as docs/install.md has an upgrade begin. Its tag is
+    /// that of this build with `-next`.
+    pub fn load_next_image(&self, node: &str) -> Result<(), KubernetesError> {
+        let image = self.site.programs.next_image();
+        if !image.exists() {
+            return Err(KubernetesError::NotBuilt { path: image, target: "lab-cluster-image" });
+        }
+        let inside =
+            "nsenter --target \"$(pgrep -o -x kubelet)\" --mount -- ctr --namespace k8s.io images import";
+        self.lab.node(node).sh(&format!("{inside} '{}'", image.display()))?;
+        Ok(())
+    }
+
     /// The certificate of the cluster's authority (PEM).
     #[must_use]
     pub fn authority(&self) -> PathBuf {

@@ -7,6 +7,9 @@ use super::error::KubernetesError;
 /// The image of the agent, as `make lab-cluster-image` names it.
 const AGENT_IMAGE: &str = "debug/pairway.tar";
 
+/// The same of the build after this one.
+const NEXT_IMAGE: &str = "debug/pairway-next.tar";
+
 /// Programs and images that were built before.
 #[derive(Debug, Clone)]
 pub(super) struct Programs {
@@ -43,5 +46,10 @@ impl Programs {
     /// The archive of the agent.
     pub(super) fn agent_image(&self) -> PathBuf {
         self.target.join(AGENT_IMAGE)
+    }
+
+    /// The archive of the build after this one.
+    pub(super) fn next_image(&self) -> PathBuf {
+        self.target.join(NEXT_IMAGE)
     }
 }

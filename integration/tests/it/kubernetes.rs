@@ -14,6 +14,7 @@ mod privileges;
 mod release;
 mod removal;
 mod rollout;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,7 +43,7 @@ type Scenario = (&'static str, fn(&mut Kubernetes));
 #[test]
 #[ignore = "a whole cluster takes all processors: integration/test.sh runs it alone, after the others"]
 fn a_whole_cluster_from_installation_to_removal() {
-    let scenarios: [Scenario; 11] = [
+    let scenarios: [Scenario; 12] = [
         ("everybody reaches everybody, by the best path", paths::everybody_reaches_everybody),
         ("services, DNS and node ports", paths::services),
         ("an administrator sees it", paths::what_an_administrator_sees),
@@ -50,8 +51,9 @@ fn a_whole_cluster_from_installation_to_removal() {
         ("a token writes for its own node alone", access::a_token_writes_for_its_own_node_alone),
         ("names and certificates from inside of the image", image::names_and_certificates),
         ("a rolling restart loses no packet", rollout::a_rolling_restart_loses_no_packet),
+        ("an upgrade and the way back lose no packet", upgrade::an_upgrade_and_the_way_back_lose_no_packet),
         ("a power cut", outage::a_power_cut),
-        ("the API server away", outage::the_api_server_away),
+        ("the API server away for two minutes", outage::the_api_server_away),
         ("a Node made again", outage::a_node_made_again),
         ("removal", removal::removal),
     ];

@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 
 use super::{LIMIT, agents, all_is_well_again, claims, echo_pods, everybody_reaches, pods::Pod};
 
-/// How long the API server stays away beyond what the scenario itself takes: longer than the agent's patience with it.
-const AWAY: Duration = Duration::from_secs(10);
+/// The API server stays away for two minutes: beyond every patience with it, and the time after which nodes count as dead.
+const HALF_AWAY: Duration = Duration::from_secs(60);
 
 pub(crate) fn a_power_cut(cluster: &mut Kubernetes) {
     let before = claims(cluster);
@@ -31,35 +31,15 @@ pub(crate) fn the_api_server_away(cluster: &mut Kubernetes) {
     let before = claims(cluster);
     cluster.stop_api_server();
     assert!(cluster.kubectl(&["get", "nodes", "--request-timeout=2s"]).is_err(), "it is away");
-    // Agents of both subnets are started again meanwhile, as after a crash; kubelet does that by itself.
-    let killed = ["n1", "n4"].map(|node| (node, agents::process(cluster, node).unwrap()));
-    for (node, process) in &killed {
-        cluster.lab().node(node).sh(&format!("kill -KILL {process}")).unwrap();
-    }
-    for (node, process) in &killed {
-        eventually("kubelet to start the agent again", LIMIT, || match agents::process(cluster, node) {
-            Ok(new) if new != *process => Ok(()),
-            Ok(_) => Err(format!("{node} has the old one")),
-            Err(error) => Err(error),
-        })
-        .unwrap();
-    }
-    for node in cluster.nodes() {
-        // Also those that were started meanwhile: readiness is about the node.
-        eventually("the agent to say that it is ready and its store away", LIMIT, || {
-            let status = agents::ask(cluster, &node, &["status"])?;
-            if status["ready"] == true
-                && agents::conditions(&status).iter().any(|kind| kind == "StoreUnavailable")
-            {
-                return Ok(());
-            }
-            Err(format!("{node}: {status}"))
-        })
-        .unwrap();
-    }
-    everybody_reaches(cluster, &pods).unwrap();
+    // Agents of both subnets are started again at once, the others when it has been away for a minute.
+    restart_as_after_a_crash(cluster, &["n1", "n4"]);
+    all_say_that_it_is_away(cluster);
     let fell = || everybody_reaches(cluster, &pods).is_err();
-    assert!(!soon(fell, AWAY), "pods don't reach each other while the API server is away");
+    assert!(!soon(fell, HALF_AWAY), "pods don't reach each other while the API server is away");
+    restart_as_after_a_crash(cluster, &["n2", "n3"]);
+    all_say_that_it_is_away(cluster);
+    assert!(!soon(fell, HALF_AWAY), "pods don't reach each other after agents were started again");
+    assert!(cluster.kubectl(&["get", "nodes", "--request-timeout=2s"]).is_err(), "it is still away");
     cluster.start_api_server().unwrap();
     for node in cluster.nodes() {
         eventually("the agent to have its store again", LIMIT, || {
@@ -75,6 +55,39 @@ pub(crate) fn the_api_server_away(cluster: &mut Kubernetes) {
     the_controllers_watch_nodes(cluster);
     all_is_well_again(cluster);
     assert_eq!(claims(cluster), before);
+}
+
+/// Kills agents and waits for kubelet to start them again, which it does by itself.
+fn restart_as_after_a_crash(cluster: &Kubernetes, nodes: &[&str]) {
+    let killed: Vec<_> = nodes.iter().map(|node| (node, agents::process(cluster, node).unwrap())).collect();
+    for (node, process) in &killed {
+        cluster.lab().node(node).sh(&format!("kill -KILL {process}")).unwrap();
+    }
+    for (node, process) in &killed {
+        eventually("kubelet to start the agent again", LIMIT, || match agents::process(cluster, node) {
+            Ok(new) if new != *process => Ok(()),
+            Ok(_) => Err(format!("{node} has the old one")),
+            Err(error) => Err(error),
+        })
+        .unwrap();
+    }
+}
+
+/// Waits until every agent says that its store is away, and that its node is ready all the same: also those that were
+/// started meanwhile, for readiness is about the node.
+fn all_say_that_it_is_away(cluster: &Kubernetes) {
+    for node in cluster.nodes() {
+        eventually("the agent to say that it is ready and its store away", LIMIT, || {
+            let status = agents::ask(cluster, &node, &["status"])?;
+            if status["ready"] == true
+                && agents::conditions(&status).iter().any(|kind| kind == "StoreUnavailable")
+            {
+                return Ok(());
+            }
+            Err(format!("{node}: {status}"))
+        })
+        .unwrap();
+    }
 }
 
 /// A Node is deleted and made again under its name, as cloud controllers do: its pods keep their addresses.
