@@ -19,7 +19,9 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use crate::eventually::eventually;
 use crate::lab::{Lab, Running};
 
 use control_plane::ControlPlane;
@@ -55,6 +57,9 @@ const MORE_POOLS: &str = "      - { cidr: \"fd10:244::/48\", blockPrefix: 64 }\n
 
 /// How long a rollout may take: far beyond what a busy machine needs.
 const ROLLOUT: &str = "--timeout=240s";
+
+/// How long the controller manager may take for what it does to every Node.
+const NODES_LIMIT: Duration = Duration::from_secs(120);
 
 /// A cluster. Unless left, it ends when this is dropped.
 #[derive(Debug)]
@@ -169,6 +174,20 @@ impl Kubernetes {
         self.kubectl_with(&["apply", "-f", "-"], objects)
     }
 
+    /// Runs `helm` as the cluster's administrator; what it prints. What it keeps of its own lies in the lab's folder.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String, KubernetesError> {
+        let program = self.program("helm");
+        if !program.exists() {
+            return Err(KubernetesError::NotBuilt { path: program, target: "kubernetes" });
+        }
+        let mut helm = self.lab.node(CONTROL_PLANE).command(program);
+        helm.env("KUBECONFIG", control_plane::admin(&self.site.folder));
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            helm.env(variable, self.site.folder.join("helm"));
+        }
+        feed(helm.args(arguments), "")
+    }
+
     /// Runs `kubectl` as the bearer of a token, with something to read; what it prints.
     pub fn kubectl_as(
         &self,
@@ -207,6 +226,21 @@ impl Kubernetes {
         Ok(())
     }
 
+    /// From now on the controller manager gives every Node a pod CIDR of each family, as with kubeadm's
+    /// `--pod-network-cidr`. Returns when every Node has them.
+    pub fn give_out_pod_cidrs(&mut self) -> Result<(), KubernetesError> {
+        self.control_plane.give_out_pod_cidrs(self.lab.node(CONTROL_PLANE), PODS)?;
+        eventually("every Node to have its pod CIDRs", NODES_LIMIT, || {
+            let list = self.json(&["get", "nodes"]).map_err(|error| error.to_string())?;
+            let given = |node: &serde_json::Value| node["spec"]["podCIDRs"].as_array().map_or(0, Vec::len);
+            match list["items"].as_array().into_iter().flatten().find(|node| given(node) != 2) {
+                None => Ok(()),
+                Some(node) => Err(format!("{} has {}", node["metadata"]["name"], node["spec"]["podCIDRs"])),
+            }
+        })?;
+        Ok(())
+    }
+
     /// The certificate of the cluster's authority (PEM).
     #[must_use]
     pub fn authority(&self) -> PathBuf {
@@ -215,10 +249,15 @@ impl Kubernetes {
 
     /// Installs Pairway as docs/install.md says, with a pool of each family, and waits until every node is Ready.
     pub fn install(&self) -> Result<(), KubernetesError> {
+        self.install_from(&manifest()?)
+    }
+
+    /// The same from a manifest that was changed.
+    pub fn install_from(&self, manifest: &str) -> Result<(), KubernetesError> {
         if !self.agent_image().exists() {
             return Err(KubernetesError::NotBuilt { path: self.agent_image(), target: "lab-cluster-image" });
         }
-        self.apply(&manifest()?)?;
+        self.apply(manifest)?;
         self.rolled_out("pairway", "daemonset/pairway")?;
         self.kubectl(&["wait", "--for=condition=Ready", "node", "--all", ROLLOUT])?;
         Ok(())

@@ -26,12 +26,14 @@ const LOG_TAIL: usize = 12;
 /// The control plane.
 #[derive(Debug)]
 pub(super) struct ControlPlane {
-    /// Those that are clients of the API server; they end before it.
-    clients: Vec<Running>,
+    // Clients of the API server end before it: fields are dropped in this order.
+    scheduler: Option<Running>,
+    controller_manager: Option<Running>,
     api_server: Option<Running>,
     etcd: Option<Running>,
-    /// The API server's command line.
+    /// Command lines of what is started again.
     api_server_words: Vec<String>,
+    controller_manager_words: Vec<String>,
     kubectl: PathBuf,
     kubeconfig: PathBuf,
     folder: PathBuf,
@@ -107,10 +109,12 @@ impl ControlPlane {
 
         let admin = kubeconfig("admin", "admin", Some("system:masters"))?;
         let mut control_plane = Self {
-            clients: Vec::new(),
+            scheduler: None,
+            controller_manager: None,
             api_server: None,
             etcd: Some(etcd),
             api_server_words,
+            controller_manager_words: Vec::new(),
             kubectl: site.programs.program("kubectl"),
             kubeconfig: admin,
             folder: folder.clone(),
@@ -119,7 +123,7 @@ impl ControlPlane {
 
         let manager = kubeconfig("kube-controller-manager", "system:kube-controller-manager", None)?;
         let scheduler = kubeconfig("kube-scheduler", "system:kube-scheduler", None)?;
-        let manager = words(
+        control_plane.controller_manager_words = words(
             &program("kube-controller-manager"),
             &[
                 ("kubeconfig", manager.display().to_string()),
@@ -135,11 +139,32 @@ impl ControlPlane {
             &program("kube-scheduler"),
             &[("kubeconfig", scheduler.display().to_string()), ("leader-elect", "false".into())],
         );
-        for (name, words) in [("kube-controller-manager", manager), ("kube-scheduler", scheduler)] {
-            let running = start(node, &words, &folder.join(format!("{name}.log")))?;
-            control_plane.clients.push(running);
-        }
+        control_plane.start_controller_manager(node)?;
+        control_plane.scheduler = Some(start(node, &scheduler, &folder.join("kube-scheduler.log"))?);
         Ok(control_plane)
+    }
+
+    fn start_controller_manager(&mut self, node: &Node) -> Result<(), KubernetesError> {
+        let log = self.folder.join("kube-controller-manager.log");
+        self.controller_manager = Some(start(node, &self.controller_manager_words, &log)?);
+        Ok(())
+    }
+
+    /// Starts the controller manager again, as one that gives every Node a CIDR of each family out of these.
+    pub(super) fn give_out_pod_cidrs(&mut self, node: &Node, pods: &str) -> Result<(), KubernetesError> {
+        if let Some(mut running) = self.controller_manager.take() {
+            // It may have ended by itself: that is as good.
+            let _ = running.end(Signal::SIGTERM);
+        }
+        self.controller_manager_words.extend([
+            "--allocate-node-cidrs=true".to_owned(),
+            "--configure-cloud-routes=false".to_owned(),
+            format!("--cluster-cidr={pods}"),
+            // As long as the blocks of the pools are.
+            "--node-cidr-mask-size-ipv4=24".to_owned(),
+            "--node-cidr-mask-size-ipv6=64".to_owned(),
+        ]);
+        self.start_controller_manager(node)
     }
 
     pub(super) fn start_api_server(&mut self, node: &Node) -> Result<(), KubernetesError> {
@@ -201,11 +226,9 @@ impl ControlPlane {
 
     /// From now on it outlives this value.
     pub(super) fn leave(&mut self) {
-        let all = std::mem::take(&mut self.clients)
-            .into_iter()
-            .chain(self.api_server.take())
-            .chain(self.etcd.take());
-        all.for_each(Running::leave);
+        let all =
+            [self.scheduler.take(), self.controller_manager.take(), self.api_server.take(), self.etcd.take()];
+        all.into_iter().flatten().for_each(Running::leave);
     }
 }
 

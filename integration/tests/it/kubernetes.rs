@@ -6,6 +6,8 @@
 mod access;
 mod agents;
 mod chart;
+mod given;
+mod helm;
 mod image;
 mod outage;
 mod paths;
@@ -43,7 +45,7 @@ type Scenario = (&'static str, fn(&mut Kubernetes));
 #[test]
 #[ignore = "a whole cluster takes all processors: integration/test.sh runs it alone, after the others"]
 fn a_whole_cluster_from_installation_to_removal() {
-    let scenarios: [Scenario; 12] = [
+    let scenarios: [Scenario; 14] = [
         ("everybody reaches everybody, by the best path", paths::everybody_reaches_everybody),
         ("services, DNS and node ports", paths::services),
         ("an administrator sees it", paths::what_an_administrator_sees),
@@ -56,6 +58,8 @@ fn a_whole_cluster_from_installation_to_removal() {
         ("the API server away for two minutes", outage::the_api_server_away),
         ("a Node made again", outage::a_node_made_again),
         ("removal", removal::removal),
+        ("blocks that Kubernetes gives", given::blocks_that_kubernetes_gives),
+        ("by Helm from installation to removal", helm::from_installation_to_removal),
     ];
     let topology = Topology::load(&integration().join("topologies/kubernetes.clab.yml")).unwrap();
     let mut cluster = Kubernetes::start(Lab::up(topology).unwrap()).unwrap();

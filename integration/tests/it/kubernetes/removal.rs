@@ -6,7 +6,7 @@ use integration::kubernetes::Kubernetes;
 use super::{LIMIT, agents, all_is_well_again, claims, echo_pods, everybody_reaches, integration, read};
 
 /// What of Pairway's there is on a node, in a line for each thing.
-fn traces(cluster: &Kubernetes, node: &str) -> Vec<String> {
+pub(crate) fn traces(cluster: &Kubernetes, node: &str) -> Vec<String> {
     let look = "
         ip -o link show | grep -o 'pairway-[a-z0-9]*' || true
         for family in -4 -6; do
@@ -71,16 +71,30 @@ pub(crate) fn removal(cluster: &mut Kubernetes) {
     // Removed, it leaves nothing.
     cluster.apply(&read(&deploy.join("remove.yaml"))).unwrap();
     cluster.rolled_out("pairway", "daemonset/pairway").unwrap();
-    for node in &nodes {
-        assert_eq!(traces(cluster, node), Vec::<String>::new(), "on {node}");
+    every_node_is_clean(cluster);
+    cluster.kubectl(&delete).unwrap();
+    nothing_is_left(cluster);
+    let namespaces = cluster.kubectl(&["get", "namespace", "-o", "name"]).unwrap();
+    assert!(!namespaces.contains("pairway") && namespaces.contains("kube-system"), "{namespaces}");
+}
+
+/// Nodes have nothing of ours, and the API nothing of the nodes'.
+pub(crate) fn every_node_is_clean(cluster: &Kubernetes) {
+    for node in cluster.nodes() {
+        assert_eq!(traces(cluster, &node), Vec::<String>::new(), "on {node}");
     }
     for kind in ["noderecords", "blockclaims", "leases.coordination.k8s.io"] {
         let left = cluster.kubectl(&["-n", "pairway", "get", kind, "-o", "name"]).unwrap();
         assert_eq!(left.trim(), "", "{kind}");
     }
-    cluster.kubectl(&delete).unwrap();
-    for kind in ["crd", "clusterrole", "clusterrolebinding", "validatingadmissionpolicy", "namespace"] {
-        let left = cluster.kubectl(&["get", kind, "-o", "name"]).unwrap();
+}
+
+/// The cluster has nothing of ours outside of namespaces.
+pub(crate) fn nothing_is_left(cluster: &Kubernetes) {
+    for kind in
+        ["crd", "clusterrole", "clusterrolebinding", "validatingadmissionpolicy", "role", "rolebinding"]
+    {
+        let left = cluster.kubectl(&["get", kind, "--all-namespaces", "-o", "name"]).unwrap();
         assert!(!left.contains("pairway"), "{left}");
         assert!(kind != "clusterrole" || left.contains("clusterrole"), "the same look finds those of others");
     }
