@@ -36,6 +36,8 @@ if [ "$architecture" != "$(dpkg --print-architecture)" ]; then
   command -v "$compiler" >/dev/null || { echo "$0: $compiler is missing: apt-get install gcc-${target/-unknown/}" >&2; exit 1; }
   flags="$flags -C linker=$compiler"
 fi
+# Where a test calls this it has Cargo's variables of that test, which libraries would be made anew for.
+unset "${!CARGO_MANIFEST_@}" "${!CARGO_PKG_@}"
 RUSTFLAGS=$flags cargo build --locked "${packages[@]}" --bin "$program" --profile "$profile" --target "$target"
 folder=$profile
 [ "$profile" != dev ] || folder=debug
