@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::mpsc;
 
 use ipnet::IpNet;
@@ -120,20 +121,9 @@ impl Dataplane for Kernel {
                     with_mtu.extend(written.filter_map(object_with_mtu));
                 }
                 let (with_mtu, sysctl, forwards) = (with_mtu.as_ref(), *sysctl, *forwards);
-                let (pending, results) = (Vec::new(), Vec::new());
-                Apply {
-                    channel,
-                    nft,
-                    marks,
-                    sysctl,
-                    forwards,
-                    last_index,
-                    with_mtu,
-                    devices,
-                    pending,
-                    results,
-                }
-                .run(changes)
+                let results = Vec::new();
+                Apply { channel, nft, marks, sysctl, forwards, last_index, with_mtu, devices, results }
+                    .run(changes)
             }
             Err(error) => vec![Err(from_io(&error)); changes.len()],
         }
@@ -179,76 +169,53 @@ struct Apply<'a> {
     last_index: &'a mut u32,
     with_mtu: Option<&'a BTreeSet<NexthopId>>,
     devices: Devices,
-    /// Positions of changes that are to be sent.
-    pending: Vec<usize>,
     results: Vec<Outcome>,
 }
 
 impl Apply<'_> {
     fn run(mut self, changes: &[Change]) -> Vec<Outcome> {
         self.results = vec![Ok(()); changes.len()];
-        for position in order(changes) {
-            let change = &changes[position];
-            let outcome = match change {
-                Change::AddLink(name, link) => {
-                    self.flush(changes);
-                    self.add_link(name, link)
-                }
-                Change::SetLink(name, link) => {
-                    self.flush(changes);
-                    self.set_link(name, link)
-                }
-                Change::DeleteLink(name) => {
-                    self.flush(changes);
-                    self.delete_link(name)
-                }
-                Change::SetFirewall(table) => {
-                    self.flush(changes);
-                    self.nft.set_table(table)
-                }
-                Change::ChangeSets(sets) => {
-                    self.flush(changes);
-                    self.nft.change_sets(sets)
-                }
-                Change::DeleteFirewall => {
-                    self.flush(changes);
-                    self.nft.delete_table()
-                }
-                Change::SetRpFilter(..)
-                | Change::AddAddress(_)
-                | Change::DeleteAddress(_)
-                | Change::SetNeighbor(..)
-                | Change::DeleteNeighbor(_)
-                | Change::SetFdb(..)
-                | Change::DeleteFdb(_)
-                | Change::AddNexthop(..)
-                | Change::SetNexthop(..)
-                | Change::DeleteNexthop(_)
-                | Change::AddRoute(..)
-                | Change::SetRoute(..)
-                | Change::DeleteRoute(_)
-                | Change::AddRule(_)
-                | Change::DeleteRule(_) => {
-                    self.pending.push(position);
-                    continue;
-                }
-            };
-            self.results[position] = outcome;
+        let mut unsent = 0;
+        for (position, change) in changes.iter().enumerate().filter(|(_, change)| goes_alone(change)) {
+            self.send_together(changes, unsent..position);
+            self.results[position] = self.send_alone(change);
+            unsent = position + 1;
         }
-        self.flush(changes);
+        self.send_together(changes, unsent..changes.len());
         self.results
     }
 
-    /// Sends what has gathered.
-    fn flush(&mut self, changes: &[Change]) {
-        let pending = std::mem::take(&mut self.pending);
+    fn send_alone(&mut self, change: &Change) -> Outcome {
+        match change {
+            Change::AddLink(name, link) => self.add_link(name, link),
+            Change::SetLink(name, link) => self.set_link(name, link),
+            Change::DeleteLink(name) => self.delete_link(name),
+            Change::SetFirewall(table) => self.nft.set_table(table),
+            Change::ChangeSets(sets) => self.nft.change_sets(sets),
+            Change::DeleteFirewall => self.nft.delete_table(),
+            other => {
+                let request = self.writer().request(other)?;
+                self.send(&request)
+            }
+        }
+    }
+
+    const fn writer(&self) -> Writer<'_> {
+        Writer { marks: self.marks, devices: &self.devices, with_mtu: self.with_mtu }
+    }
+
+    /// Sends changes in batches.
+    fn send_together(&mut self, changes: &[Change], range: Range<usize>) {
+        let first = range.start;
+        let changes = &changes[range];
+        // Not by `writer`: the channel is used beside it.
         let writer = Writer { marks: self.marks, devices: &self.devices, with_mtu: self.with_mtu };
         let channel = &mut *self.channel;
-        let many = pending.len() >= OVERLAPPED;
-        let sent = many.then(|| overlapped(&writer, changes, &pending, channel)).flatten();
+        let many = changes.len() >= OVERLAPPED;
+        let sent = many.then(|| overlapped(&writer, changes, channel)).flatten();
         let refused = sent.unwrap_or_else(|| {
             let mut refused = Vec::new();
-            let unsent = writer.write_all(changes, &pending, |mut batch| {
+            let unsent = writer.write_all(changes, |mut batch| {
                 refused.extend(channel.deliver(&mut batch));
                 batch
             });
@@ -256,7 +223,7 @@ impl Apply<'_> {
             refused
         });
         for (position, error) in refused {
-            self.results[position] = Err(error);
+            self.results[first + position] = Err(error);
         }
     }
 
@@ -376,17 +343,16 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes the requests for these changes, and has each full batch delivered for an empty one. What could not be
+    /// Writes the requests for these changes in the order in which they are best sent, and has each full batch delivered for an empty one. What could not be
     /// written.
     fn write_all(
         &self,
         changes: &[Change],
-        positions: &[usize],
         mut deliver: impl FnMut(Batch) -> Batch,
     ) -> Vec<(usize, ApplyError)> {
         let mut unsent = Vec::new();
         let mut batch = Batch::default();
-        for position in positions.iter().copied() {
+        for position in order(changes) {
             if let Err(error) = self.write(&changes[position], position, &mut batch) {
                 unsent.push((position, error));
             }
@@ -476,7 +442,6 @@ impl Writer<'_> {
 fn overlapped(
     writer: &Writer<'_>,
     changes: &[Change],
-    positions: &[usize],
     channel: &mut Channel,
 ) -> Option<Vec<(usize, ApplyError)>> {
     let (full, to_send) = mpsc::sync_channel::<Vec<Batch>>(AHEAD);
@@ -496,7 +461,7 @@ fn overlapped(
         // It is a matter of speed alone.
         let sender = sender.ok()?;
         let (mut together, mut enough, mut spare) = (Vec::new(), 1, Vec::new());
-        let unsent = writer.write_all(changes, positions, |batch| {
+        let unsent = writer.write_all(changes, |batch| {
             together.push(batch);
             if together.len() >= enough {
                 // It is received for as long as the thread lives; if that has panicked so do we.
@@ -522,6 +487,33 @@ fn knows(channel: &mut Channel, kind: IpTunnel) -> Result<bool, ApplyError> {
         Some(Err(error)) if error.errno == libc::EOPNOTSUPP => Ok(false),
         Some(Err(error)) => Err(error),
         Some(Ok(())) | None => Ok(false),
+    }
+}
+
+/// Whether a change is more than one request of routing netlink.
+const fn goes_alone(change: &Change) -> bool {
+    match change {
+        Change::AddLink(..)
+        | Change::SetLink(..)
+        | Change::DeleteLink(_)
+        | Change::SetFirewall(_)
+        | Change::ChangeSets(_)
+        | Change::DeleteFirewall => true,
+        Change::SetRpFilter(..)
+        | Change::AddAddress(_)
+        | Change::DeleteAddress(_)
+        | Change::SetNeighbor(..)
+        | Change::DeleteNeighbor(_)
+        | Change::SetFdb(..)
+        | Change::DeleteFdb(_)
+        | Change::AddNexthop(..)
+        | Change::SetNexthop(..)
+        | Change::DeleteNexthop(_)
+        | Change::AddRoute(..)
+        | Change::SetRoute(..)
+        | Change::DeleteRoute(_)
+        | Change::AddRule(_)
+        | Change::DeleteRule(_) => false,
     }
 }
 
