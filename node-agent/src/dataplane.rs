@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
-use vxlan::{ApplyError, Change, Dataplane, IpTunnel, ObserveError, Observed, Report, State, reconcile};
+use vxlan::{Change, Dataplane, IpTunnel, ObserveError, Observed, Refused, Report, State, reconcile};
 
 /// Handle of the thread.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Gone;
 enum Request {
     Observe { watched: Arc<[IpNet]>, answer: oneshot::Sender<Result<Observed, ObserveError>> },
     IpTunnels { asked: BTreeSet<IpTunnel>, answer: oneshot::Sender<Result<BTreeSet<IpTunnel>, ObserveError>> },
-    Apply { changes: Vec<Change>, answer: oneshot::Sender<Vec<Result<(), ApplyError>>> },
+    Apply { changes: Vec<Change>, answer: oneshot::Sender<Refused> },
     Reconcile { observed: Arc<Observed>, wanted: Arc<State>, answer: oneshot::Sender<Report> },
 }
 
@@ -86,7 +86,7 @@ impl DataplaneThread {
     ///
     /// # Errors
     /// The thread is gone.
-    pub async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Result<(), ApplyError>>, Gone> {
+    pub async fn apply(&self, changes: Vec<Change>) -> Result<Refused, Gone> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::Apply { changes, answer }).await.map_err(|_| Gone)?;
         answered.await.map_err(|_| Gone)

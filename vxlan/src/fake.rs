@@ -23,7 +23,7 @@ pub use faults::{Call, Mishap};
 use crate::diff::Change;
 use crate::effects;
 use crate::firewall::Netfilter;
-use crate::reconcile::{ApplyError, Dataplane, ObserveError};
+use crate::reconcile::{ApplyError, Dataplane, ObserveError, Refused};
 use crate::state::{
     ForeignRule, Forwarding, InstalledRoute, Interface, InterfaceAddress, IpTunnel, LinkName, Mac, NexthopId,
     Observed, RouteKey, State, TunnelEnds, TunnelId, VxlanId,
@@ -588,16 +588,18 @@ impl Dataplane for FakeKernel {
         Ok(asked.difference(&inner.world.lacking).copied().collect())
     }
 
-    fn apply(&mut self, changes: &[Change]) -> Vec<Result<(), ApplyError>> {
+    fn apply(&mut self, changes: &[Change]) -> Refused {
         let mut inner = self.lock();
         if changes.is_empty() {
-            return Vec::new();
+            return Refused::new();
         }
         if let Err(error) = inner.calls.read(Call::Names) {
-            return vec![Err(refusal(error.raw_os_error().unwrap_or_default())); changes.len()];
+            let error = refusal(error.raw_os_error().unwrap_or_default());
+            return (0..changes.len()).map(|position| (position, error.clone())).collect();
         }
         let mut lost = None;
-        changes.iter().map(|change| inner.apply(change, &mut lost)).collect()
+        let outcomes = changes.iter().map(|change| inner.apply(change, &mut lost));
+        outcomes.enumerate().filter_map(|(position, outcome)| Some((position, outcome.err()?))).collect()
     }
 }
 

@@ -23,7 +23,7 @@ mod watched;
 
 pub use diff::{Change, Conflict, Diff, SetChange, diff};
 pub use lost::Lost;
-pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Report, reconcile};
+pub use reconcile::{ApplyError, Dataplane, Failure, ObserveError, Refused, Report, reconcile};
 pub use standing::standing;
 pub use state::{
     Address, ELSEWHERE, FdbKey, Flaw, ForeignRule, Forwarding, Gateway, InstalledRoute, Interface,

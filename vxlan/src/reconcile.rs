@@ -25,8 +25,8 @@ pub trait Dataplane: Send {
     /// The kernel did not tell: what it lacks is no error.
     fn ip_tunnels(&mut self, asked: &BTreeSet<IpTunnel>) -> Result<BTreeSet<IpTunnel>, ObserveError>;
 
-    /// Applies changes in order, going on after a failure. One result per change, in the same order.
-    fn apply(&mut self, changes: &[Change]) -> Vec<Result<(), ApplyError>>;
+    /// Applies changes in order, going on after a failure.
+    fn apply(&mut self, changes: &[Change]) -> Refused;
 }
 
 /// A look at the kernel that failed.
@@ -49,6 +49,9 @@ pub struct ApplyError {
     /// The kernel's extended-ack text if it sent one, else the text of the error number.
     pub message: String,
 }
+
+/// What was refused of a list of changes, by its position in the list. Of a million changes few are.
+pub type Refused = BTreeMap<usize, ApplyError>;
 
 /// A change that failed, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,18 +88,18 @@ pub fn reconcile(dataplane: &mut dyn Dataplane, observed: &Observed, wanted: &St
     // A million changes are not copied: they are sent from where they are, and are the report if nothing fails.
     let mut changes = diff.changes;
     for (number, stage) in stages.iter().enumerate() {
-        let outcomes = apply(dataplane, &changes[stage.clone()]);
-        if outcomes.iter().any(Result::is_err) {
+        let refused = apply(dataplane, &changes[stage.clone()]);
+        if !refused.is_empty() {
             let mut rest = changes.split_off(stage.end).into_iter();
             let troubled = changes.split_off(stage.start);
             report.applied = changes;
-            report.note(troubled, outcomes);
+            report.note(troubled, refused);
             for (number, stage) in stages.iter().enumerate().skip(number + 1) {
                 let stage = rest.by_ref().take(stage.len()).collect();
                 let last = number + 1 == stages.len();
                 let stage = report.what_still_can_be(stage, last, observed, &wanted);
-                let outcomes = apply(dataplane, &stage);
-                report.note(stage, outcomes);
+                let refused = apply(dataplane, &stage);
+                report.note(stage, refused);
             }
             return report;
         }
@@ -105,8 +108,8 @@ pub fn reconcile(dataplane: &mut dyn Dataplane, observed: &Observed, wanted: &St
     report
 }
 
-fn apply(dataplane: &mut dyn Dataplane, changes: &[Change]) -> Vec<Result<(), ApplyError>> {
-    if changes.is_empty() { Vec::new() } else { dataplane.apply(changes) }
+fn apply(dataplane: &mut dyn Dataplane, changes: &[Change]) -> Refused {
+    if changes.is_empty() { Refused::new() } else { dataplane.apply(changes) }
 }
 
 impl Report {
@@ -127,11 +130,11 @@ impl Report {
         stage
     }
 
-    fn note(&mut self, changes: Vec<Change>, outcomes: Vec<Result<(), ApplyError>>) {
-        for (change, outcome) in changes.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(()) => self.applied.push(change),
-                Err(error) => self.failures.push(Failure { change, error }),
+    fn note(&mut self, changes: Vec<Change>, mut refused: Refused) {
+        for (position, change) in changes.into_iter().enumerate() {
+            match refused.remove(&position) {
+                None => self.applied.push(change),
+                Some(error) => self.failures.push(Failure { change, error }),
             }
         }
     }

@@ -74,14 +74,10 @@ impl Agent {
         {
             return Ok(None);
         }
-        let outcomes = self.dataplane.apply(changes.clone()).await?;
+        let refused = self.dataplane.apply(changes.clone()).await?;
         // What failed is left to a pass: something stands in its place, or more is gone.
-        let done: Vec<Change> = changes
-            .into_iter()
-            .zip(outcomes)
-            .filter(|(_, outcome)| outcome.is_ok())
-            .map(|(c, _)| c)
-            .collect();
+        let stands = changes.into_iter().enumerate().filter(|(position, _)| !refused.contains_key(position));
+        let done: Vec<Change> = stands.map(|(_, change)| change).collect();
         self.count_mended(&done);
         let objects: Vec<Object> = done.iter().map(Object::of).collect();
         self.state.repairs.mended(&objects, &asked, now, self.limits.audit);

@@ -4,7 +4,7 @@ use crate::state::{Gateway, Nexthop, Route, RouteTarget};
 use crate::testing::{Spec, link, route_key, vx4};
 
 fn apply(kernel: &FakeKernel, change: Change) -> Result<(), i32> {
-    kernel.clone().apply(&[change]).remove(0).map_err(|error| error.errno)
+    kernel.clone().apply(&[change]).remove(&0).map_or(Ok(()), |error| Err(error.errno))
 }
 
 fn nexthop(gateway: &str, onlink: bool, device: &str) -> Nexthop {

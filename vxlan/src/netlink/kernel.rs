@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::diff::Change;
 use crate::effects::IPV6_MIN_MTU;
-use crate::reconcile::{ApplyError, Dataplane, ObserveError};
+use crate::reconcile::{ApplyError, Dataplane, ObserveError, Refused};
 use crate::state::{
     IpTunnel, LinkName, Marks, NexthopId, Observed, Route, RouteTarget, TunnelKind, TunnelLink,
 };
@@ -109,9 +109,9 @@ impl Dataplane for Kernel {
         Ok(found)
     }
 
-    fn apply(&mut self, changes: &[Change]) -> Vec<Outcome> {
+    fn apply(&mut self, changes: &[Change]) -> Refused {
         if changes.is_empty() {
-            return Vec::new();
+            return Refused::new();
         }
         match Devices::read(&mut self.channel) {
             Ok(devices) => {
@@ -121,11 +121,11 @@ impl Dataplane for Kernel {
                     with_mtu.extend(written.filter_map(object_with_mtu));
                 }
                 let (with_mtu, sysctl, forwards) = (with_mtu.as_ref(), *sysctl, *forwards);
-                let results = Vec::new();
-                Apply { channel, nft, marks, sysctl, forwards, last_index, with_mtu, devices, results }
+                let refused = Refused::new();
+                Apply { channel, nft, marks, sysctl, forwards, last_index, with_mtu, devices, refused }
                     .run(changes)
             }
-            Err(error) => vec![Err(from_io(&error)); changes.len()],
+            Err(error) => (0..changes.len()).map(|position| (position, from_io(&error))).collect(),
         }
     }
 }
@@ -169,20 +169,21 @@ struct Apply<'a> {
     last_index: &'a mut u32,
     with_mtu: Option<&'a BTreeSet<NexthopId>>,
     devices: Devices,
-    results: Vec<Outcome>,
+    refused: Refused,
 }
 
 impl Apply<'_> {
-    fn run(mut self, changes: &[Change]) -> Vec<Outcome> {
-        self.results = vec![Ok(()); changes.len()];
+    fn run(mut self, changes: &[Change]) -> Refused {
         let mut unsent = 0;
         for (position, change) in changes.iter().enumerate().filter(|(_, change)| goes_alone(change)) {
             self.send_together(changes, unsent..position);
-            self.results[position] = self.send_alone(change);
+            if let Err(error) = self.send_alone(change) {
+                self.refused.insert(position, error);
+            }
             unsent = position + 1;
         }
         self.send_together(changes, unsent..changes.len());
-        self.results
+        self.refused
     }
 
     fn send_alone(&mut self, change: &Change) -> Outcome {
@@ -193,8 +194,22 @@ impl Apply<'_> {
             Change::SetFirewall(table) => self.nft.set_table(table),
             Change::ChangeSets(sets) => self.nft.change_sets(sets),
             Change::DeleteFirewall => self.nft.delete_table(),
-            other => {
-                let request = self.writer().request(other)?;
+            Change::SetRpFilter(..)
+            | Change::AddAddress(_)
+            | Change::DeleteAddress(_)
+            | Change::SetNeighbor(..)
+            | Change::DeleteNeighbor(_)
+            | Change::SetFdb(..)
+            | Change::DeleteFdb(_)
+            | Change::AddNexthop(..)
+            | Change::SetNexthop(..)
+            | Change::DeleteNexthop(_)
+            | Change::AddRoute(..)
+            | Change::SetRoute(..)
+            | Change::DeleteRoute(_)
+            | Change::AddRule(_)
+            | Change::DeleteRule(_) => {
+                let request = self.writer().request(change)?;
                 self.send(&request)
             }
         }
@@ -222,9 +237,7 @@ impl Apply<'_> {
             refused.extend(unsent);
             refused
         });
-        for (position, error) in refused {
-            self.results[first + position] = Err(error);
-        }
+        self.refused.extend(refused.into_iter().map(|(position, error)| (first + position, error)));
     }
 
     fn add_link(&mut self, name: &LinkName, new: &TunnelLink) -> Outcome {
@@ -492,29 +505,15 @@ fn knows(channel: &mut Channel, kind: IpTunnel) -> Result<bool, ApplyError> {
 
 /// Whether a change is more than one request of routing netlink.
 const fn goes_alone(change: &Change) -> bool {
-    match change {
+    matches!(
+        change,
         Change::AddLink(..)
-        | Change::SetLink(..)
-        | Change::DeleteLink(_)
-        | Change::SetFirewall(_)
-        | Change::ChangeSets(_)
-        | Change::DeleteFirewall => true,
-        Change::SetRpFilter(..)
-        | Change::AddAddress(_)
-        | Change::DeleteAddress(_)
-        | Change::SetNeighbor(..)
-        | Change::DeleteNeighbor(_)
-        | Change::SetFdb(..)
-        | Change::DeleteFdb(_)
-        | Change::AddNexthop(..)
-        | Change::SetNexthop(..)
-        | Change::DeleteNexthop(_)
-        | Change::AddRoute(..)
-        | Change::SetRoute(..)
-        | Change::DeleteRoute(_)
-        | Change::AddRule(_)
-        | Change::DeleteRule(_) => false,
-    }
+            | Change::SetLink(..)
+            | Change::DeleteLink(_)
+            | Change::SetFirewall(_)
+            | Change::ChangeSets(_)
+            | Change::DeleteFirewall
+    )
 }
 
 /// The nexthop object of a route that has an MTU.

@@ -219,10 +219,7 @@ fn tables_of_others_are_left_alone() {
         // Nor is it replaced when it came since we looked.
         let table = firewall().table().unwrap();
         let refused = kernel.apply(&[Change::SetFirewall(table), Change::DeleteFirewall]);
-        assert!(
-            refused.iter().all(|result| result.as_ref().is_err_and(|error| error.errno == 1)),
-            "{refused:?}"
-        );
+        assert!(refused.len() == 2 && refused.values().all(|error| error.errno == 1), "{refused:?}");
         assert_eq!(theirs, listed());
     });
 }
@@ -236,12 +233,12 @@ fn a_transaction_that_fails_changes_nothing() {
         let mut broken = firewall().table().unwrap();
         let chain = broken.chains.get_mut("guard").unwrap();
         chain.rules[1].expressions.insert(0, vxlan::firewall::Expression::Other("nonsense".to_owned()));
-        let results = kernel.apply(&[Change::SetFirewall(broken)]);
-        assert_eq!(results[0].as_ref().unwrap_err().errno, 2, "{results:?}");
+        let refused = kernel.apply(&[Change::SetFirewall(broken)]);
+        assert_eq!(refused.values().map(|error| error.errno).collect::<Vec<_>>(), [2]);
         assert_eq!(listed(), whole);
         let mut wrong_set = firewall().table().unwrap();
         wrong_set.sets.get_mut("nodes4").unwrap().key = SetKey::Ipv6;
-        assert!(kernel.apply(&[Change::SetFirewall(wrong_set)])[0].is_err());
+        assert_eq!(kernel.apply(&[Change::SetFirewall(wrong_set)]).len(), 1);
         assert_eq!(listed(), whole);
     });
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::diff::{Change, diff};
 use crate::fake::{Call, FakeKernel, Mishap, errno};
-use crate::reconcile::{ApplyError, Dataplane, ObserveError, Report, reconcile};
+use crate::reconcile::{Dataplane, ObserveError, Refused, Report, reconcile};
 use crate::state::{IpTunnel, Observed, State};
 
 use super::invariants::{Course, foreign};
@@ -49,13 +49,13 @@ impl Dataplane for Stepwise {
         self.kernel.ip_tunnels(asked)
     }
 
-    fn apply(&mut self, changes: &[Change]) -> Vec<Result<(), ApplyError>> {
-        let one = |change: &Change| {
-            let result = self.kernel.apply(std::slice::from_ref(change)).remove(0);
+    fn apply(&mut self, changes: &[Change]) -> Refused {
+        let one = |(position, change)| {
+            let error = self.kernel.apply(std::slice::from_ref(change)).remove(&0);
             self.steps.push(self.kernel.observed(&[]).ours);
-            result
+            Some((position, error?))
         };
-        changes.iter().map(one).collect()
+        changes.iter().enumerate().filter_map(one).collect()
     }
 }
 
