@@ -67,6 +67,8 @@ impl OwnRecord {
         };
         if shown.is_some_and(|shown| says_the_same(shown, record)) && !is_damaged {
             self.shown = true;
+            // It stands, whatever was answered: the answer to an attempt may have been lost.
+            self.failure = None;
             return false;
         }
         let Some(since_published) = since_published else { return true };

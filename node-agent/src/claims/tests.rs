@@ -460,7 +460,10 @@ async fn an_answer_that_got_lost_leaves_one_claim() {
     let store = MemoryStore::new();
     let mut node = Node::new("n1", &store, &[POOL]).await;
     node.store.lose_next_answers(10);
+    let first = node.pass().await;
+    assert!(kinds(&first).contains(&("RecordNotPublished", "n1")), "{:?}", first.conditions);
     while node.pass().await.retry_after.is_some() {}
+    assert_eq!(node.pass().await.conditions, [], "what stands in the store is no trouble any more");
     assert_eq!(store.contents().claims.len(), 1);
     assert_eq!(store.contents().blocks_of(&name("n1")), node.pass().await.blocks());
 }
