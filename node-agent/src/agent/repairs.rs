@@ -224,10 +224,14 @@ impl Repairs {
         let waits = |(object, fight): &(&Object, &Fight)| {
             now < fight.next() && object.as_wanted(&fight.wanted, &wanted)
         };
-        let left: Vec<&Object> = self.fights.iter().filter(waits).map(|(object, _)| object).collect();
+        let left: Vec<(&Object, &Fight)> = self.fights.iter().filter(waits).collect();
         let mut state = Arc::clone(&wanted);
-        for object in left {
-            leave(Arc::make_mut(&mut state), found, object);
+        for (object, fight) in left {
+            let state = Arc::make_mut(&mut state);
+            leave(state, found, object);
+            if *object == Object::Firewall {
+                follow_nodes(state, &fight.wanted, &wanted);
+            }
         }
         state
     }
@@ -434,6 +438,22 @@ fn leave(state: &mut State, found: &State, object: &Object) {
         Object::Route(key) => take(&mut state.routes, &found.routes, key),
         Object::Rule(rule) => take_member(&mut state.rules, &found.rules, rule),
         Object::Firewall => state.firewall.clone_from(&found.firewall),
+    }
+}
+
+/// In a table that is left as it is found nodes come and go all the same: its guard would drop what new ones send.
+fn follow_nodes(left: &mut State, before: &State, wanted: &State) {
+    let (Some(left), Some(before), Some(wanted)) = (&mut left.firewall, &before.firewall, &wanted.firewall)
+    else {
+        return;
+    };
+    for (name, set) in &mut left.sets {
+        if let (Some(before), Some(wanted)) = (before.sets.get(name), wanted.sets.get(name))
+            && set.key == wanted.key
+        {
+            set.elements.retain(|node| wanted.elements.contains(node) || !before.elements.contains(node));
+            set.elements.extend(wanted.elements.difference(&before.elements).copied());
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-use vxlan::firewall::{Set, SetKey};
+use vxlan::firewall::{Chain, Set, SetKey};
 use vxlan::{
     ApplyError, Failure, Gateway, Mac, Nexthop, Route, Settings, TunnelKind, TunnelLink, Vni, Vxlan,
 };
@@ -308,4 +308,33 @@ fn who_deletes_a_table_in_which_nodes_change_is_an_opponent() {
     assert_eq!(undone.fights(), ["the nftables table"]);
     assert!(repaired[0] >= MANY, "{repaired:?}");
     assert_eq!((quiet.fights(), repaired[1]), (Vec::new(), 0));
+}
+
+/// Somebody changes our table again and again, and it is left to them for a while: a node that comes is let in all the same.
+#[test]
+fn nodes_come_and_go_in_a_table_that_is_fought_over() {
+    let mut test = Test::new();
+    let spoilt = |nodes: std::ops::RangeInclusive<u8>| {
+        let mut state = with_nodes(nodes);
+        state
+            .firewall
+            .as_mut()
+            .unwrap()
+            .chains
+            .insert("theirs".to_owned(), Chain { base: None, rules: Vec::new() });
+        state
+    };
+    let want = with_nodes(1..=3);
+    test.pass_wanting(0, &want, &want);
+    for round in 1..=5u64 {
+        test.pass_wanting(round * 1000, &want, &spoilt(1..=3));
+    }
+    assert_eq!(test.fights(), ["the nftables table"]);
+    let now = test.start + Duration::from_millis(5500);
+    let asked = test.repairs.restrain(Arc::new(with_nodes(2..=4)), &spoilt(1..=3), now);
+    assert_eq!(asked.firewall, spoilt(2..=4).firewall, "theirs stays for now, the nodes are ours");
+    // The control: when the wait is over all is as it is wanted.
+    let later = test.start + Duration::from_secs(8);
+    let asked = test.repairs.restrain(Arc::new(with_nodes(2..=4)), &spoilt(1..=3), later);
+    assert_eq!(asked.firewall, with_nodes(2..=4).firewall);
 }
