@@ -11,6 +11,7 @@ use node_agent::status::{
 /// Node `n1` with a native peer `n2` in two families and a peer `n3` behind a router.
 pub(crate) fn published() -> Published {
     Published {
+        stood: true,
         status: status(),
         pairs: pairs().into(),
         routes: routes().into(),

@@ -34,6 +34,8 @@ pub struct Published {
     pub blocks: Table<BlockEntry>,
     /// Counters for `/metrics`.
     pub counters: Counters,
+    /// Since this machine was booted the kernel has held all that was wanted, once.
+    pub stood: bool,
 }
 
 /// `pairway status -o json`

@@ -235,11 +235,15 @@ fn not_yet(listed: bool) -> CommandError {
 /// Whether the store holds the record as wanted; unknown fields are not ours to compare. One of an earlier run of this agent
 /// (`runs`) that says the same is as good: all that others go by stands there, and an agent that starts while the store can't
 /// be written to has what it needs.
-pub(super) fn stands(record: &NodeRecord, runs: &[String], snapshot: &Snapshot) -> bool {
+pub(super) fn stands<'r>(
+    record: &NodeRecord,
+    mut runs: impl Iterator<Item = &'r String>,
+    snapshot: &Snapshot,
+) -> bool {
     snapshot.nodes.get(&record.name).is_some_and(|stored| {
         let mut stored =
             NodeRecord { unknown: record.unknown.clone(), contender: None, ..NodeRecord::clone(stored) };
-        if stored.instance.as_ref().is_some_and(|run| runs.contains(run)) {
+        if stored.instance.as_ref().is_some_and(|run| runs.any(|own| own == run)) {
             stored.instance.clone_from(&record.instance);
         }
         stored == *record

@@ -113,7 +113,10 @@ impl Agent {
         }
         let Some(snapshot) = snapshot else { return Ok(outcome.not_ready("store")) };
         self.state.revision = snapshot.revision;
-        if !blocks::stands(&own, &self.runs.ids, &snapshot) {
+        // What is remembered tells nothing of what became of the node while it was off.
+        let may_be_old = snapshot.rebuilding && !self.restarting;
+        let runs = self.runs.ids.iter().take(if may_be_old { 1 } else { usize::MAX });
+        if !blocks::stands(&own, runs, &snapshot) {
             outcome = outcome.not_ready("record");
         }
         let Some(blocks) = self.blocks.borrow_and_update().clone() else {

@@ -67,6 +67,7 @@ impl Agent {
             status,
             blocks: Table::new(move || tables::blocks(&own, &blocks, snapshot.as_deref())),
             counters: state.counters.clone(),
+            stood: self.restarting || state.marked,
             ..Published::default()
         };
         if let Some(plan) = &state.plan {

@@ -54,7 +54,7 @@ pub enum StateDirError {
 }
 
 const LOCK: &str = "agent.lock";
-const RAN_IN_BOOT: &str = "ran-in-boot";
+pub(super) const RAN_IN_BOOT: &str = "ran-in-boot";
 const RUNS: &str = "runs";
 /// So many runs are remembered: a crash between writing here and publishing the record must not make us a stranger.
 const MOST_RUNS: usize = 64;

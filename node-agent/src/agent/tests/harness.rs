@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use vxlan::Lost;
 use vxlan::fake::{Event, FakeKernel};
 
-use super::super::state_dir::StateDir;
+use super::super::state_dir::{RAN_IN_BOOT, StateDir};
 use super::super::{Agent, AgentError, AgentParts, KernelEvents, Limits};
 use super::fabric::Fabric;
 use crate::liveness::Liveness;
@@ -281,6 +281,11 @@ impl Node {
             limits: self.limits.clone(),
         })?;
         Ok((agent, handle, reload))
+    }
+
+    /// The machine was off: nothing of this boot has been programmed. (What the kernel holds is left as it is.)
+    pub(super) fn boot(&self) {
+        std::fs::remove_file(self.state_dir.path().join(RAN_IN_BOOT)).unwrap();
     }
 
     /// A second agent beside the one that runs.

@@ -144,6 +144,28 @@ async fn an_agent_that_starts_while_its_store_is_away_is_ready_by_the_record_of_
     node.until("ready", |published| published.status.ready).await;
 }
 
+/// While a machine is off its Node may go, and another node may get its block: it waits for the store.
+#[tokio::test]
+async fn after_a_boot_the_record_that_is_remembered_does_not_count() {
+    let mut cluster = Cluster::of(&[N1, N3]).await;
+    cluster.stop("n1").await;
+    cluster.node("n1").store.fail_next(u32::MAX);
+    cluster.node("n1").store.tamper(|snapshot| snapshot.rebuilding = true);
+    // The control: in the same boot it does.
+    cluster.start("n1");
+    cluster.node("n1").until("ready", |published| published.status.ready).await;
+    cluster.stop("n1").await;
+    cluster.node("n1").boot();
+    cluster.start("n1");
+    let node = cluster.node("n1");
+    node.until("not ready", |published| published.status.not_ready_reasons == ["record"]).await;
+    node.passes().await;
+    assert!(!node.published().status.ready);
+    node.store.fail_next(0);
+    node.store.tamper(|snapshot| snapshot.rebuilding = false);
+    node.until("ready", |published| published.status.ready).await;
+}
+
 #[tokio::test]
 async fn an_agent_whose_speaker_dies_ends_to_be_started_again() {
     let mut cluster = Cluster::of(&[N1, N2]).await;

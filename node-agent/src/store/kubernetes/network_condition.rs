@@ -88,6 +88,8 @@ pub(super) fn shown(node: &DynamicObject) -> Shown {
 #[derive(Debug, Default)]
 struct Judge {
     not_ready_since: Option<Instant>,
+    /// Since this machine was booted the kernel has held all that was wanted, once.
+    stood: bool,
 }
 
 impl Judge {
@@ -106,8 +108,10 @@ impl Judge {
             };
             return (Some(said), None);
         }
-        let is_in_service = matches!(shown, Shown::Said(said) if said.status == "False");
-        if say_nothing(reasons) || is_in_service && reasons.iter().all(|reason| reason == DATAPLANE) {
+        // What the Node says outlives a boot, and what was set up does not.
+        let is_in_service = self.stood && matches!(shown, Shown::Said(said) if said.status == "False");
+        let says_little = |reason: &String| reason == DATAPLANE || SAY_NOTHING.contains(&reason.as_str());
+        if say_nothing(reasons) || is_in_service && reasons.iter().all(says_little) {
             self.not_ready_since = None;
             return (None, None);
         }
@@ -167,6 +171,7 @@ impl Kubernetes {
             let current = Arc::clone(&published.borrow_and_update());
             let stands = shown.borrow_and_update().clone();
             let now = Instant::now();
+            judge.stood |= current.stood;
             let (wanted, mut wake) = judge.wanted(&current.status, &stands, now);
             if let Some(wanted) = wanted.filter(|wanted| is_to_be_written(&stands, wanted)) {
                 wake = pace.not_before(&wanted, now);
@@ -291,18 +296,25 @@ mod tests {
         let begin = Instant::now();
         let later = begin + NOT_READY_FOR;
         let in_service = Shown::Said(said("False", READY));
-        let mut judge = Judge::default();
+        let after_a_pass = || Judge { stood: true, ..Judge::default() };
+        for reasons in [&["dataplane"][..], &["dataplane", "record"]] {
+            let (mut judge, failing) = (after_a_pass(), status(reasons));
+            assert_eq!(judge.wanted(&failing, &in_service, begin), (None, None));
+            assert_eq!(judge.wanted(&failing, &in_service, later), (None, None));
+        }
         let failing = status(&["dataplane"]);
-        assert_eq!(judge.wanted(&failing, &in_service, begin), (None, None));
-        assert_eq!(judge.wanted(&failing, &in_service, later), (None, None));
+        // Of the boot before nothing stands any more.
+        let mut judge = Judge::default();
+        judge.wanted(&failing, &in_service, begin);
+        assert!(judge.wanted(&failing, &in_service, later).0.is_some());
         // One that was never in service does not come into it.
         for shown in [Shown::Nothing, Shown::Said(said("True", "NoRouteCreated"))] {
-            let mut judge = Judge::default();
+            let mut judge = after_a_pass();
             judge.wanted(&failing, &shown, begin);
             assert!(judge.wanted(&failing, &shown, later).0.is_some(), "{shown:?}");
         }
         // What concerns the node as a whole does.
-        let mut judge = Judge::default();
+        let mut judge = after_a_pass();
         let failing = status(&["dataplane", "underlay"]);
         judge.wanted(&failing, &in_service, begin);
         assert!(judge.wanted(&failing, &in_service, later).0.is_some());
