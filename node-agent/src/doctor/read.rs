@@ -143,11 +143,12 @@ fn rivals(config: &Config, pool: &Pool, foreign: &[InstalledRoute]) -> Option<Co
     let routes: Vec<&InstalledRoute> = foreign.iter().filter(comes_first).collect();
     let (first, more) = routes.split_first()?;
     let more = if more.is_empty() { String::new() } else { format!(", and {} more,", more.len()) };
+    let ip = if pool.cidr.addr().is_ipv4() { "ip" } else { "ip -6" };
     Some(Conflict {
         wanted: format!("routes to blocks of {}", pool.cidr),
         found: format!("{first}{more}"),
         hint: format!(
-            "stop the program that makes them when its nodes move to Pairway, then: ip route flush root {} proto {}",
+            "stop the program that makes them when its nodes move to Pairway, then take away all of its protocol: {ip} route flush root {} proto {}",
             pool.cidr, first.protocol
         ),
     })

@@ -145,7 +145,7 @@ fn schema() -> Value {
                 "properties": {
                     "repository": {
                         "type": "string",
-                        "pattern": "^[a-z0-9]([a-z0-9._/:-]*[a-z0-9])?$",
+                        "pattern": "^[a-z0-9][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*$",
                         "description": "The image's name without a tag.",
                     },
                     "tag": {
@@ -178,7 +178,7 @@ fn schema() -> Value {
                 "properties": {
                     "host": {
                         "type": "string",
-                        "pattern": "^[A-Za-z0-9.:-]*$",
+                        "pattern": "^([A-Za-z0-9.-]*|[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,})$",
                         "description": "An address or a name that nodes reach without Pairway; none: the Service `kubernetes`.",
                     },
                     "port": { "type": "integer", "minimum": 1, "maximum": 65535 },
