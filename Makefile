@@ -29,7 +29,7 @@ bench: setup ## speed beside the kernel's limit and others, half an hour: make b
 	@target/release/lab bench $(if $(filter smoke,$(ROWS)),--smoke $(filter-out smoke,$(ROWS)),$(ROWS))
 
 e2e: setup kubernetes lab-cluster-image ## the tests of a whole Kubernetes cluster alone
-	@integration/test.sh --test it -- --include-ignored kubernetes::
+	@integration/test.sh --test it -- --include-ignored kubernetes::a_whole_cluster
 
 kubernetes: ## etcd, Kubernetes and Helm for the tests, built from their Go modules if they are missing
 	@integration/setup.sh containerd runc containernetworking-plugins busybox-static conntrack iptables curl
